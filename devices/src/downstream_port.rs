@@ -1,0 +1,272 @@
+//! A CXL downstream port, root port or downstream port of a switch: the bridge function that leads to one device or switch
+//! (CXL 3.1 sections 8.1, 9.12.1).
+//!
+//! It decodes no CXL.mem address itself: the HDM decoders of the host bridge or upstream port above it name it by its port
+//! number, and what they send to it goes down its link.
+
+use cxl::component::ProtocolError;
+use cxl::dvsec::device::GpfTimeout;
+use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
+use cxl::{ComponentRegisters, Role};
+use pci::{
+    Aer, Bar, Bdf, ConfigSpace, DevicePortType, ErrorMessage, ExpressConfig, ExpressEvent,
+    Function, Ids, Indicator, Link, Msi, PciExpress, ResetKind, Slot,
+};
+
+use crate::Effect;
+use crate::cxl_config::{add_dvsec, memory_link, report};
+
+/// Where a downstream port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownstreamPortKind {
+    /// Below a host bridge.
+    Root,
+    /// On the far side of a switch.
+    Switch,
+}
+
+impl DownstreamPortKind {
+    /// The ids that emulated CXL ports carry, so that existing scripts find ours: Intel's for root ports, Huawei's for
+    /// switches.
+    fn ids(self) -> Ids {
+        let (vendor, device) = match self {
+            Self::Root => (0x8086, 0x7075),
+            Self::Switch => (0x19e5, 0xa129),
+        };
+        Ids {
+            vendor,
+            device,
+            revision: 0,
+            class: 0x06_0400,
+            subsystem_vendor: 0,
+            subsystem: 0,
+        }
+    }
+
+    fn port_type(self) -> DevicePortType {
+        match self {
+            Self::Root => DevicePortType::RootPort,
+            Self::Switch => DevicePortType::DownstreamPort,
+        }
+    }
+
+    fn role(self) -> Role {
+        match self {
+            Self::Root => Role::RootPort,
+            Self::Switch => Role::DownstreamSwitchPort,
+        }
+    }
+}
+
+/// The BAR with the component registers, as the register locator says.
+const COMPONENT_BAR: u8 = 0;
+/// The one interrupt vector: power management, hot-plug and errors.
+const VECTOR: u8 = 0;
+/// How long the port waits in each phase of a global persistent flush: 1 s.
+const GPF_TIMEOUT: GpfTimeout = GpfTimeout { base: 1, scale: 6 };
+
+/// What makes one downstream port differ from another.
+#[derive(Clone, Debug)]
+pub struct DownstreamPortConfig {
+    /// Its name in the configuration and on the control socket.
+    pub name: String,
+    /// Of a host bridge or of a switch.
+    pub kind: DownstreamPortKind,
+    /// Port number, by which HDM decoders name it; unique below its host bridge or in its switch.
+    pub port_number: u8,
+    /// The best its link can do.
+    pub link: Link,
+    /// Number of its slot with hot-plug, 1 to 8191, unique in the machine; `None` if what is behind it can be neither added
+    /// nor removed.
+    pub slot: Option<u16>,
+}
+
+/// How the slot of a port is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// Its number in the machine.
+    pub number: u16,
+    /// Software gives it power.
+    pub powered: bool,
+    /// What the attention indicator shows.
+    pub attention: Indicator,
+    /// What the power indicator shows.
+    pub power: Indicator,
+}
+
+/// A root port, or a downstream port of a switch.
+pub struct DownstreamPort {
+    name: String,
+    kind: DownstreamPortKind,
+    port_number: u8,
+    config: ConfigSpace,
+    express: PciExpress,
+    aer: Aer,
+    msi: Msi,
+    component: ComponentRegisters,
+}
+
+impl DownstreamPort {
+    /// A port with its link down.
+    ///
+    /// # Errors
+    /// None for a downstream port; the signature is that of every component.
+    pub fn new(port: DownstreamPortConfig) -> Result<Self, cxl::Error> {
+        let port_type = port.kind.port_type();
+        let mut config = ConfigSpace::bridge(port.kind.ids());
+        config.add_bar(COMPONENT_BAR, Bar::memory64(ComponentRegisters::SIZE));
+        pci::add_power_management(&mut config);
+        let msi = Msi::new(&mut config, 1);
+        let express = PciExpress::new(
+            &mut config,
+            ExpressConfig {
+                interrupt: VECTOR,
+                slot: port.slot.map(|number| Slot {
+                    number,
+                    hot_plug: true,
+                }),
+                ..ExpressConfig::port(port_type, port.link, port.port_number)
+            },
+        );
+        let aer = Aer::new(&mut config, port_type, VECTOR);
+        pci::add_acs(&mut config);
+        pci::add_link_capabilities(&mut config, port_type, port.link);
+        for dvsec in [
+            dvsec::port::extensions(),
+            dvsec::port::gpf(GPF_TIMEOUT, GPF_TIMEOUT),
+            dvsec::port::flex_bus(memory_link(), memory_link()),
+            dvsec::register_locator(&[RegisterLocation {
+                block: RegisterBlockId::Component,
+                bar: COMPONENT_BAR,
+                offset: 0,
+            }]),
+        ] {
+            add_dvsec(&mut config, &dvsec);
+        }
+        Ok(Self {
+            name: port.name,
+            kind: port.kind,
+            port_number: port.port_number,
+            config,
+            express,
+            aer,
+            msi,
+            component: ComponentRegisters::new(&port.kind.role())?,
+        })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Of a host bridge or of a switch.
+    pub fn kind(&self) -> DownstreamPortKind {
+        self.kind
+    }
+
+    /// Port number, by which HDM decoders name it.
+    pub fn port_number(&self) -> u8 {
+        self.port_number
+    }
+
+    /// Meets an error on CXL.cache or CXL.mem.
+    pub fn protocol_error(&mut self, error: ProtocolError, out: &mut Vec<Effect>) {
+        report(&mut self.component, &self.aer, &mut self.config, error, out);
+    }
+
+    /// A root port takes the message of a function below it, or its own.
+    pub fn receive(&mut self, message: ErrorMessage, source: Bdf, out: &mut Vec<Effect>) {
+        if self.kind == DownstreamPortKind::Root
+            && self.aer.receive(&mut self.config, message, source)
+        {
+            let message = self.msi.trigger(&mut self.config, VECTOR);
+            out.extend(message.map(|message| pci::Effect::Msi(message).into()));
+        }
+    }
+
+    /// The state of its link; `None` while there is nothing at the other end.
+    pub fn link(&self) -> Option<Link> {
+        self.express.link(&self.config)
+    }
+
+    /// Trains the link with what the device at the other end can do.
+    pub fn connect(&mut self, device: Link) {
+        self.express.set_link(&mut self.config, Some(device));
+    }
+
+    fn send(&mut self, event: Option<ExpressEvent>, out: &mut Vec<Effect>) {
+        if event == Some(ExpressEvent::Interrupt) {
+            let message = self.msi.trigger(&mut self.config, VECTOR);
+            out.extend(message.map(|message| pci::Effect::Msi(message).into()));
+        }
+    }
+}
+
+/// The slot, for whoever stands in front of it.
+impl DownstreamPort {
+    /// How the slot is; `None` if the port has none with hot-plug.
+    pub fn slot(&self) -> Option<SlotState> {
+        let slot = self.express.config().slot?;
+        let (attention, power) = self.express.indicators(&self.config);
+        Some(SlotState {
+            number: slot.number,
+            powered: self.express.is_slot_powered(&self.config),
+            attention,
+            power,
+        })
+    }
+
+    /// A card that can do `card` goes into the slot, or what is in it comes out, whether software agrees or not.
+    pub fn change_card(&mut self, card: Option<Link>, out: &mut Vec<Effect>) {
+        let event = self.express.change_card(&mut self.config, card);
+        self.send(event, out);
+    }
+
+    /// Somebody presses the attention button: asks software to switch the slot on or off.
+    pub fn press_attention_button(&mut self, out: &mut Vec<Effect>) {
+        let event = self.express.press_attention_button(&mut self.config);
+        self.send(event, out);
+    }
+}
+
+impl Function for DownstreamPort {
+    type Effect = Effect;
+
+    fn config(&self) -> &ConfigSpace {
+        &self.config
+    }
+
+    fn config_write(&mut self, offset: u16, data: &[u8], out: &mut Vec<Effect>) {
+        let powered = self.express.is_slot_powered(&self.config);
+        let Some(written) = self.config.write(offset, data, out) else {
+            return;
+        };
+        self.msi.written(&mut self.config, &written, out);
+        let event = self.express.written(&mut self.config, &written);
+        self.send(event, out);
+        if self.express.is_slot_powered(&self.config) != powered {
+            out.push(Effect::SlotPowerChanged);
+        }
+    }
+
+    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8], _: &mut Vec<Effect>) {
+        match bar {
+            COMPONENT_BAR => self.component.read(offset, data),
+            _ => data.fill(0),
+        }
+    }
+
+    fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8], _: &mut Vec<Effect>) {
+        if bar == COMPONENT_BAR {
+            // A downstream port has no decoders, so its registers ask for nothing.
+            self.component.write(offset, data, &mut Vec::new());
+        }
+    }
+
+    fn reset(&mut self, kind: ResetKind, out: &mut Vec<Effect>) {
+        self.config.reset(kind);
+        self.component.reset(&mut Vec::new());
+        out.push(pci::Effect::BarsChanged.into());
+    }
+}

@@ -1,0 +1,41 @@
+//! What a guest sees on a bus: CXL ports, memory expanders and accelerators, virtio functions, serial, power.
+
+mod cdat;
+mod cxl_config;
+mod device;
+mod downstream_port;
+#[cfg(test)]
+mod downstream_port_test;
+mod effect;
+mod endpoint;
+#[cfg(test)]
+mod error_test;
+#[cfg(test)]
+mod hierarchy_test;
+mod host;
+#[cfg(test)]
+mod hostile_test;
+pub mod power;
+pub mod rtc;
+#[cfg(test)]
+mod testing;
+mod type2;
+#[cfg(test)]
+mod type2_test;
+mod type3;
+#[cfg(test)]
+mod type3_test;
+mod upstream_port;
+#[cfg(test)]
+mod upstream_port_test;
+pub mod virtio;
+
+pub use device::Device;
+pub use downstream_port::{DownstreamPort, DownstreamPortConfig, DownstreamPortKind, SlotState};
+pub use effect::Effect;
+/// What is behind the registers of an accelerator.
+pub use gpu;
+pub use host::HostBridge;
+pub use type2::{Type2, Type2Config};
+pub use type3::{Type3, Type3Config};
+pub use upstream_port::{UpstreamPort, UpstreamPortConfig};

@@ -1,0 +1,496 @@
+//! The memory expander, read like its data sheet: CXL 3.1 sections 8.1 and 8.2, PCIe 6.0 section 7.
+
+use pci::{Function, MsiMessage, ResetKind, spec};
+
+use crate::Type3;
+use crate::testing::{Asked, LABELS, MIB, Probe, expander, expander_config};
+
+/// BARs of the component and the device registers.
+const COMPONENT: u8 = 0;
+const DEVICE: u8 = 2;
+const MSIX: u8 = 4;
+
+/// The HDM decoder structure in the component registers, and its global control register.
+const GLOBAL_CONTROL: u64 = 0x1204;
+const GLOBAL_ENABLE: u32 = 1 << 1;
+/// Base, size and control of decoder 0.
+const BASE: u64 = 0x1210;
+const SIZE: u64 = 0x1218;
+const CONTROL: u64 = 0x1220;
+const COMMIT: u32 = 1 << 9;
+const COMMITTED: u32 = 1 << 10;
+
+/// CXL Control, CXL Lock and the base of range 1, from the start of the DVSEC.
+const CXL_CONTROL: u16 = 0x0c;
+const MEM_ENABLE: u16 = 1 << 2;
+const IO_ENABLE: u16 = 1 << 1;
+const CXL_CONTROL2: u16 = 0x10;
+const INITIATE_CXL_RESET: u16 = 1 << 2;
+const CXL_RESET_MEM_CLEAR: u16 = 1 << 3;
+const CXL_STATUS2: u16 = 0x12;
+const CXL_RESET_COMPLETE: u16 = 1 << 1;
+const CXL_LOCK: u16 = 0x14;
+const RANGE_BASE_HIGH: u16 = 0x20;
+
+/// Device Control of the PCI Express capability, and its bit that resets the function.
+const DEVICE_CONTROL: u16 = 0x08;
+const INITIATE_FLR: u16 = 1 << 15;
+
+const RESETS: [ResetKind; 3] = [
+    ResetKind::Conventional,
+    ResetKind::SecondaryBus,
+    ResetKind::FunctionLevel,
+];
+/// Those that reach CXL.mem: all but a function level reset.
+const CONVENTIONAL: [ResetKind; 2] = [ResetKind::Conventional, ResetKind::SecondaryBus];
+
+fn probe() -> Probe<Type3> {
+    Probe::new(expander())
+}
+
+/// Commits decoder 0 for 256 MiB at 64 GiB, as a driver does.
+fn commit(device: &mut Probe<Type3>) {
+    device.set_bar_u32(COMPONENT, GLOBAL_CONTROL, GLOBAL_ENABLE);
+    device.set_bar_u64(COMPONENT, BASE, 64 << 30);
+    device.set_bar_u64(COMPONENT, SIZE, 256 * MIB);
+    device.set_bar_u32(COMPONENT, CONTROL, COMMIT);
+}
+
+#[test]
+fn it_is_a_memory_expander() {
+    let device = probe();
+    assert_eq!(device.config_u32(spec::header::VENDOR_ID), 0x0d93_8086);
+    assert_eq!(
+        device.config_u32(spec::header::REVISION_ID) >> 8,
+        0x05_0210,
+        "CXL memory device"
+    );
+    assert_eq!(
+        device.config_u8(spec::header::HEADER_TYPE),
+        0,
+        "one function, type 0"
+    );
+    let [serial] = device.extended(spec::extended::DEVICE_SERIAL_NUMBER)[..] else {
+        panic!("one serial number")
+    };
+    let half = |at| u64::from(device.config_u32(serial + at));
+    assert_eq!(half(4) | half(8) << 32, 0x1122_3344_5566_7788);
+}
+
+#[test]
+fn it_has_the_dvsecs_of_a_type_3_device() {
+    let ids: Vec<u16> = probe().dvsecs().into_iter().map(|(id, _)| id).collect();
+    // Device, global persistent flush, Flex Bus port, register locator.
+    assert_eq!(ids, [0, 5, 7, 8]);
+}
+
+#[test]
+fn the_dvsec_tells_its_capacity_and_that_it_is_active() {
+    let device = probe();
+    let dvsec = device.dvsec(0);
+    assert_eq!(device.config_u32(dvsec + 0x18), 0, "size, bits 63:32");
+    let size = device.config_u32(dvsec + 0x1c);
+    assert_eq!(u64::from(size & 0xf000_0000), 768 * MIB);
+    assert_eq!(size & 3, 3, "valid and active");
+}
+
+#[test]
+fn the_register_locator_leads_to_component_and_device_registers() {
+    let mut device = probe();
+    assert_eq!(device.register_blocks(), [(1, COMPONENT), (3, DEVICE)]);
+    // The CXL capability header, with three structures; the device capabilities array, with three as well.
+    assert_eq!(device.bar_u32(COMPONENT, 0x1000), 0x0311_0001);
+    assert_eq!(device.bar_u64(DEVICE, 0), 0x0000_0003_0101_0000);
+    assert_eq!(device.bar_size(COMPONENT), 64 << 10);
+    assert_eq!(device.bar_size(DEVICE), 4 << 10);
+}
+
+#[test]
+fn a_commit_and_a_release_change_what_it_decodes() {
+    let mut device = probe();
+    commit(&mut device);
+    assert_eq!(
+        device.asked(),
+        Asked {
+            decoders_changed: true,
+            ..Asked::default()
+        }
+    );
+    assert_eq!(device.bar_u32(COMPONENT, CONTROL) & COMMITTED, COMMITTED);
+    assert_eq!(
+        device.function.component().endpoint_decoders()[0].base,
+        64 << 30
+    );
+
+    device.set_bar_u32(COMPONENT, CONTROL, 0);
+    assert_eq!(
+        device.asked(),
+        Asked {
+            decoders_changed: true,
+            ..Asked::default()
+        }
+    );
+    assert!(device.function.component().endpoint_decoders().is_empty());
+}
+
+#[test]
+fn mem_enable_changes_what_it_decodes() {
+    let mut device = probe();
+    let control = device.dvsec(0) + CXL_CONTROL;
+    assert_eq!(device.config_u16(control), IO_ENABLE);
+    let changed = Asked {
+        decoders_changed: true,
+        ..Asked::default()
+    };
+    for (value, enabled, asked) in [
+        (MEM_ENABLE, true, &changed),
+        (MEM_ENABLE, true, &Asked::default()),
+        (0, false, &changed),
+        (0, false, &Asked::default()),
+    ] {
+        device.set_config_u16(control, value);
+        assert_eq!(device.function.mem_enable(), enabled);
+        assert_eq!(device.asked(), *asked);
+        assert_eq!(
+            device.config_u16(control) & IO_ENABLE,
+            IO_ENABLE,
+            "CXL.io cannot be disabled"
+        );
+    }
+}
+
+#[test]
+fn config_lock_freezes_the_dvsec_until_a_conventional_reset() {
+    for kind in CONVENTIONAL {
+        let mut device = probe();
+        let dvsec = device.dvsec(0);
+        device.set_config_u16(dvsec + CXL_CONTROL, MEM_ENABLE);
+        device.set_config_u32(dvsec + RANGE_BASE_HIGH, 0x10);
+        device.set_config_u16(dvsec + CXL_LOCK, 1);
+        device.asked();
+
+        device.set_config_u16(dvsec + CXL_CONTROL, 0);
+        device.set_config_u32(dvsec + RANGE_BASE_HIGH, 0x20);
+        device.set_config_u16(dvsec + CXL_LOCK, 0);
+        assert_eq!(device.asked(), Asked::default());
+        assert!(device.function.mem_enable());
+        assert_eq!(device.config_u32(dvsec + RANGE_BASE_HIGH), 0x10);
+        assert_eq!(device.config_u16(dvsec + CXL_LOCK), 1);
+
+        device.reset(ResetKind::FunctionLevel);
+        device.set_config_u32(dvsec + RANGE_BASE_HIGH, 0x20);
+        assert!(device.function.mem_enable());
+        assert_eq!(device.config_u32(dvsec + RANGE_BASE_HIGH), 0x10);
+
+        device.reset(kind);
+        assert_eq!(device.config_u16(dvsec + CXL_LOCK), 0, "{kind:?}");
+        assert!(!device.function.mem_enable(), "{kind:?}");
+        device.set_config_u32(dvsec + RANGE_BASE_HIGH, 0x30);
+        assert_eq!(device.config_u32(dvsec + RANGE_BASE_HIGH), 0x30, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_conventional_reset_releases_decoders_and_restores_reset_values() {
+    for kind in CONVENTIONAL {
+        let mut device = probe();
+        let fresh = device.image();
+        commit(&mut device);
+        let control = device.dvsec(0) + CXL_CONTROL;
+        device.set_config_u16(control, MEM_ENABLE);
+        device.set_config_u16(spec::header::COMMAND, spec::command::MEMORY_SPACE);
+        assert_ne!(device.image(), fresh);
+        device.asked();
+
+        device.reset(kind);
+        let asked = device.asked();
+        assert!(
+            asked.decoders_changed && asked.bars_changed,
+            "{kind:?}: {asked:?}"
+        );
+        assert!(device.function.component().endpoint_decoders().is_empty());
+        assert_eq!(device.image(), fresh, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_driver_resets_cxl_io_alone_through_device_control() {
+    let mut device = probe();
+    let express = device.capability(spec::capability::PCI_EXPRESS).unwrap();
+    commit(&mut device);
+    device.set_config_u16(spec::header::COMMAND, spec::command::MEMORY_SPACE);
+    device.asked();
+    let value = device.config_u16(express + DEVICE_CONTROL);
+    device.set_config_u16(express + DEVICE_CONTROL, value | INITIATE_FLR);
+    let asked = device.asked();
+    assert!(!asked.decoders_changed && asked.bars_changed, "{asked:?}");
+    assert_eq!(device.config_u16(spec::header::COMMAND), 0);
+    assert_eq!(device.bar_u32(COMPONENT, CONTROL) & COMMITTED, COMMITTED);
+}
+
+#[test]
+fn a_cxl_reset_takes_the_memory_out_of_the_hosts_reach_and_says_when_it_is_done() {
+    let mut device = probe();
+    let dvsec = device.dvsec(0);
+    commit(&mut device);
+    assert_eq!(device.config_u16(dvsec + CXL_STATUS2), 0);
+    device.asked();
+    device.set_config_u16(dvsec + CXL_CONTROL2, INITIATE_CXL_RESET);
+    let asked = device.asked();
+    assert!(asked.decoders_changed && asked.bars_changed, "{asked:?}");
+    assert_eq!(asked.zeroed, [], "nobody asked for that");
+    assert!(device.function.component().endpoint_decoders().is_empty());
+    assert_eq!(
+        device.config_u16(dvsec + CXL_CONTROL2),
+        0,
+        "the order reads as zero"
+    );
+    assert_eq!(device.config_u16(dvsec + CXL_STATUS2), CXL_RESET_COMPLETE);
+}
+
+#[test]
+fn a_cxl_reset_clears_volatile_memory_alone_even_when_the_configuration_is_locked() {
+    let mut device = probe();
+    let dvsec = device.dvsec(0);
+    device.set_config_u16(dvsec + CXL_LOCK, 1);
+    device.set_config_u16(dvsec + CXL_CONTROL2, CXL_RESET_MEM_CLEAR);
+    assert_eq!(device.asked().zeroed, []);
+    device.set_config_u16(
+        dvsec + CXL_CONTROL2,
+        INITIATE_CXL_RESET | CXL_RESET_MEM_CLEAR,
+    );
+    assert_eq!(device.asked().zeroed, [(0, 256 * MIB)]);
+    assert_eq!(device.config_u16(dvsec + CXL_LOCK), 1);
+}
+
+#[test]
+fn d3hot_hides_the_registers_and_keeps_their_state() {
+    /// The power state field of the power management capability (PCIe 6.0 section 7.5.2.2).
+    const CONTROL_STATUS: u16 = 0x04;
+    const D3HOT: u16 = 3;
+    const NO_SOFT_RESET: u16 = 1 << 3;
+    let mut device = probe();
+    let power = device
+        .capability(spec::capability::POWER_MANAGEMENT)
+        .unwrap()
+        + CONTROL_STATUS;
+    device.set_config_u16(spec::header::COMMAND, spec::command::MEMORY_SPACE);
+    commit(&mut device);
+    let before = device.image();
+    device.asked();
+
+    device.set_config_u16(power, D3HOT);
+    assert!(device.asked().bars_changed);
+    for bar in [COMPONENT, DEVICE, MSIX] {
+        assert_eq!(device.function.config().bar(bar), None, "BAR {bar}");
+    }
+    assert_eq!(device.config_u16(power), NO_SOFT_RESET | D3HOT);
+
+    device.set_config_u16(power, 0);
+    let asked = device.asked();
+    assert!(asked.bars_changed && !asked.decoders_changed, "{asked:?}");
+    assert_eq!(device.image(), before);
+}
+
+/// Mailbox registers in the device registers (section 8.2.8.4).
+const MAILBOX: u64 = 0x100;
+const MAILBOX_CONTROL: u64 = MAILBOX + 0x04;
+const MAILBOX_COMMAND: u64 = MAILBOX + 0x08;
+const MAILBOX_STATUS: u64 = MAILBOX + 0x10;
+const MAILBOX_PAYLOAD: u64 = MAILBOX + 0x20;
+const DOORBELL: u32 = 1 << 0;
+const DOORBELL_INTERRUPT: u32 = 1 << 1;
+const IDENTIFY: u64 = 0x4000;
+const SET_LSA: u64 = 0x4103;
+
+/// Runs a command through the doorbell; gives its return code.
+fn ring(device: &mut Probe<Type3>, opcode: u64, input: &[u8], control: u32) -> u64 {
+    device.set_bar(DEVICE, MAILBOX_PAYLOAD, input);
+    device.set_bar_u64(DEVICE, MAILBOX_COMMAND, opcode | (input.len() as u64) << 16);
+    device.set_bar_u32(DEVICE, MAILBOX_CONTROL, control);
+    assert_eq!(
+        device.bar_u32(DEVICE, MAILBOX_CONTROL) & DOORBELL,
+        0,
+        "the doorbell is clear"
+    );
+    device.bar_u64(DEVICE, MAILBOX_STATUS) >> 32 & 0xffff
+}
+
+#[test]
+fn identify_through_the_doorbell_tells_the_capacity() {
+    let mut device = probe();
+    assert_eq!(ring(&mut device, IDENTIFY, &[], DOORBELL), 0);
+    assert_eq!(device.asked(), Asked::default(), "no interrupt was wanted");
+    let mut reply = [0; 0x45];
+    device.bar_read(DEVICE, MAILBOX_PAYLOAD, &mut reply);
+    assert!(reply.starts_with(b"MEMU "), "firmware revision");
+    let units = |at: usize| u64::from_le_bytes(reply[at..at + 8].try_into().unwrap());
+    assert_eq!(
+        [units(0x10), units(0x18), units(0x20)],
+        [3, 1, 2],
+        "total, volatile, persistent in 256 MiB"
+    );
+    assert_eq!(
+        u32::from_le_bytes(reply[0x38..0x3c].try_into().unwrap()),
+        LABELS as u32
+    );
+}
+
+/// What the driver wrote into vector 0.
+const MESSAGE: MsiMessage = MsiMessage {
+    address: 0xfee0_0000,
+    data: 0x41,
+};
+
+/// Programs vector 0 and turns MSI-X on.
+fn enable_msix(device: &mut Probe<Type3>) {
+    device.set_bar_u64(MSIX, 0, MESSAGE.address);
+    device.set_bar_u32(MSIX, 8, MESSAGE.data);
+    device.set_bar_u32(MSIX, 12, 0);
+    device.set_config_u16(
+        spec::header::COMMAND,
+        spec::command::MEMORY_SPACE | spec::command::BUS_MASTER,
+    );
+    let msix = device.capability(spec::capability::MSIX).unwrap();
+    device.set_config_u16(msix + 2, 1 << 15);
+}
+
+#[test]
+fn the_mailbox_interrupts_through_msix() {
+    let mut device = probe();
+    enable_msix(&mut device);
+    device.asked();
+    assert_eq!(
+        ring(&mut device, IDENTIFY, &[], DOORBELL | DOORBELL_INTERRUPT),
+        0
+    );
+    assert_eq!(
+        device.asked(),
+        Asked {
+            messages: vec![MESSAGE],
+            ..Asked::default()
+        }
+    );
+}
+
+#[test]
+fn an_interrupt_waits_until_msix_is_enabled() {
+    const PENDING: u64 = 0x800;
+    let mut device = probe();
+    ring(&mut device, IDENTIFY, &[], DOORBELL | DOORBELL_INTERRUPT);
+    assert_eq!(device.asked(), Asked::default());
+    assert_eq!(device.bar_u64(MSIX, PENDING), 1);
+    enable_msix(&mut device);
+    assert_eq!(device.asked().messages, [MESSAGE]);
+    assert_eq!(device.bar_u64(MSIX, PENDING), 0);
+}
+
+/// Input of Set LSA (section 8.2.9.9.2.4): offset, reserved, data.
+fn label_write(offset: u32, data: &[u8]) -> Vec<u8> {
+    [&offset.to_le_bytes(), &[0; 4], data].concat()
+}
+
+#[test]
+fn label_writes_are_told_and_survive_every_reset() {
+    let mut device = probe();
+    assert_eq!(
+        ring(&mut device, SET_LSA, &label_write(256, b"label"), DOORBELL),
+        0
+    );
+    assert_eq!(
+        device.asked(),
+        Asked {
+            labels: vec![(256, 5)],
+            ..Asked::default()
+        }
+    );
+    for kind in RESETS {
+        device.reset(kind);
+        assert_eq!(&device.function.labels()[256..261], b"label", "{kind:?}");
+    }
+}
+
+#[test]
+fn a_label_write_past_the_end_changes_nothing() {
+    const INVALID_INPUT: u64 = 2;
+    let mut device = probe();
+    for offset in [LABELS as u32 - 2, LABELS as u32, u32::MAX] {
+        assert_eq!(
+            ring(
+                &mut device,
+                SET_LSA,
+                &label_write(offset, b"label"),
+                DOORBELL
+            ),
+            INVALID_INPUT
+        );
+    }
+    assert_eq!(device.asked(), Asked::default());
+    assert!(device.function.labels().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn the_cdat_is_read_over_doe() {
+    let config = expander_config();
+    let expected =
+        cxl::cdat::memory_device(config.volatile, config.persistent, &config.performance).unwrap();
+    assert_eq!(probe().cdat(), expected.bytes());
+}
+
+#[test]
+fn a_reset_forgets_a_half_written_request() {
+    let mut device = probe();
+    device.doe_write(0xdead_beef);
+    device.reset(ResetKind::FunctionLevel);
+    // Discovery of protocol 0 (PCIe 6.0 section 6.30.1.1).
+    assert_eq!(
+        device.exchange(&[0x0000_0001, 3, 0]),
+        [0x0000_0001, 3, 0x0100_0001]
+    );
+}
+
+#[test]
+fn a_remembered_partition_shows_in_capacity_and_cdat() {
+    let config = || crate::Type3Config {
+        partitionable: 512 * MIB,
+        nonvolatile: cxl::memdev::NonVolatile {
+            partition_volatile: 256 * MIB,
+            ..Default::default()
+        },
+        ..expander_config()
+    };
+    let device = Type3::new(config(), Box::new(|| 0)).unwrap();
+    assert_eq!(device.capacity(), (512 * MIB, 768 * MIB));
+    let mut device = Probe::new(device);
+    // The first entry behind the header is the DSMAS of the volatile part: its base and length.
+    let response = device.exchange(&[0x0002_1e98, 3, 1 << 16]);
+    assert_eq!(response[5..9], [0, 0, 512 << 20, 0]);
+    let config = crate::Type3Config {
+        partitionable: 0,
+        ..config()
+    };
+    assert!(
+        Type3::new(config, Box::new(|| 0)).is_err(),
+        "nothing to partition"
+    );
+}
+
+#[test]
+fn capacities_that_registers_cannot_express_are_refused() {
+    for (volatile, persistent) in [(0, 0), (1, 0), (0, 256 * MIB - 1)] {
+        let config = crate::Type3Config {
+            volatile,
+            persistent,
+            ..expander_config()
+        };
+        assert!(
+            Type3::new(config, Box::new(|| 0)).is_err(),
+            "{volatile} {persistent}"
+        );
+    }
+    let config = crate::Type3Config {
+        decoders: 3,
+        ..expander_config()
+    };
+    assert!(Type3::new(config, Box::new(|| 0)).is_err());
+}

@@ -1,0 +1,30 @@
+//! The device under test.
+
+use cxl::cdat::Performance;
+use devices::{Type3, Type3Config};
+use pci::{Link, LinkSpeed, LinkWidth};
+
+/// An expander of 256 MiB volatile and 256 MiB persistent memory, with a label storage area of 4 KiB.
+pub fn expander() -> Type3 {
+    let config = Type3Config {
+        name: "mem0".into(),
+        serial: 1,
+        volatile: 256 << 20,
+        persistent: 256 << 20,
+        partitionable: 256 << 20,
+        labels: vec![0; 4096],
+        nonvolatile: cxl::memdev::NonVolatile::default(),
+        link: Link {
+            speed: LinkSpeed::Gt32,
+            width: LinkWidth::X16,
+        },
+        decoders: 4,
+        performance: Performance {
+            read_latency: 150,
+            write_latency: 250,
+            read_bandwidth: 16.0,
+            write_bandwidth: 16.0,
+        },
+    };
+    Type3::new(config, Box::new(|| 0)).expect("a legal device")
+}

@@ -1,0 +1,367 @@
+//! The target: a process tree that runs and stands still as a whole.
+//!
+//! Every thread is traced. A traced thread can be stopped and let go without a signal, so the target
+//! cannot see it, ignore it or mask it; threads and children are caught at birth; and the kernel
+//! ends the tree should this program die, so nothing is left stopped behind.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::sys::{self, Resume, Status, Tid};
+
+/// How long a thread may take to stop before it counts as busy inside the kernel, where it does not
+/// access its memory anyway.
+const STOP_PATIENCE: Duration = Duration::from_millis(20);
+
+/// One traced thread.
+#[derive(Debug, Clone)]
+pub struct Thread {
+    /// The process that it belongs to.
+    pub process: Tid,
+    /// Whether it is stopped, and for whom.
+    pub state: State,
+    /// Signal that it gets when it goes on; 0 for none.
+    pub signal: i32,
+}
+
+/// What a thread is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// On its own.
+    Running,
+    /// Stopped by us, or with an event that it reported.
+    Stopped,
+    /// Stopped by job control; it is not ours to let go.
+    Suspended,
+}
+
+/// What an access source hears of the target while it runs.
+pub trait Watch {
+    /// A thread was not allowed to access an address. Returns whether that was the source's doing;
+    /// then the thread goes on, otherwise it gets its signal.
+    fn fault(&mut self, tree: &mut Tree, tid: Tid, address: u64) -> io::Result<bool>;
+    /// A thread is about to enter the kernel, by a system call if `call`, else for a signal handler.
+    fn enters_kernel(&mut self, tree: &mut Tree, tid: Tid, call: bool) -> io::Result<()>;
+    /// Whether threads of a process must report system calls.
+    fn wants_calls(&self, process: Tid) -> bool;
+    /// A process has become another program, or has ended.
+    fn gone(&mut self, process: Tid);
+}
+
+/// The tree.
+#[derive(Debug)]
+pub struct Tree {
+    leader: Tid,
+    threads: BTreeMap<Tid, Thread>,
+    ending: Option<Status>,
+    held: bool,
+    resumed: Instant,
+    stopped: Instant,
+    ran: Duration,
+}
+
+impl Tree {
+    /// Starts a command, held at its first instruction, bound to `cpus` unless there are none.
+    pub fn launch(command: Command, cpus: &[usize]) -> io::Result<Self> {
+        let leader = sys::spawn(command)?;
+        if !cpus.is_empty() {
+            sys::set_affinity(leader, cpus)?;
+        }
+        let thread = Thread {
+            process: leader,
+            state: State::Stopped,
+            signal: 0,
+        };
+        Ok(Self {
+            leader,
+            threads: BTreeMap::from([(leader, thread)]),
+            ending: None,
+            held: true,
+            resumed: Instant::now(),
+            stopped: Instant::now(),
+            ran: Duration::ZERO,
+        })
+    }
+
+    /// The process that was started.
+    pub fn leader(&self) -> Tid {
+        self.leader
+    }
+
+    /// How the process that was started has ended, once it has.
+    pub fn ending(&self) -> Option<Status> {
+        self.ending
+    }
+
+    /// All threads.
+    pub fn threads(&self) -> impl Iterator<Item = (Tid, &Thread)> {
+        self.threads.iter().map(|(&tid, thread)| (tid, thread))
+    }
+
+    /// All processes, each once.
+    pub fn processes(&self) -> Vec<Tid> {
+        let mut processes: Vec<Tid> = self.threads.values().map(|thread| thread.process).collect();
+        processes.sort_unstable();
+        processes.dedup();
+        processes
+    }
+
+    /// One thread.
+    pub fn thread(&self, tid: Tid) -> Option<&Thread> {
+        self.threads.get(&tid)
+    }
+
+    /// A thread of a process that is stopped by us.
+    pub fn stopped_thread(&self, process: Tid) -> Option<Tid> {
+        self.threads()
+            .find(|(_, thread)| thread.process == process && thread.state == State::Stopped)
+            .map(|(tid, _)| tid)
+    }
+
+    /// Whether every thread of a process is stopped by us.
+    pub fn is_stopped(&self, process: Tid) -> bool {
+        self.threads
+            .values()
+            .filter(|thread| thread.process == process)
+            .all(|thread| thread.state == State::Stopped)
+    }
+
+    /// How long the tree has been free to run.
+    pub fn ran(&self) -> Duration {
+        if self.held {
+            self.ran
+        } else {
+            self.ran + self.resumed.elapsed()
+        }
+    }
+
+    /// When the tree was stopped most lately.
+    pub fn stopped_at(&self) -> Instant {
+        self.stopped
+    }
+
+    /// Lets the tree run until a moment, or until the process that was started has ended.
+    pub fn run(&mut self, watch: &mut dyn Watch, until: Instant) -> io::Result<()> {
+        self.held = false;
+        self.resumed = Instant::now();
+        let stopped: Vec<Tid> = self
+            .threads
+            .iter()
+            .filter(|(_, thread)| thread.state == State::Stopped)
+            .map(|(&tid, _)| tid)
+            .collect();
+        for tid in stopped {
+            self.release(watch, tid)?;
+        }
+        while self.ending.is_none() {
+            self.drain(watch)?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.ending.is_some() {
+                break;
+            }
+            self.pass_on(sys::wait_signal(left));
+        }
+        Ok(())
+    }
+
+    /// Stops every thread.
+    pub fn hold(&mut self, watch: &mut dyn Watch) -> io::Result<()> {
+        if !self.held {
+            self.stopped = Instant::now();
+            self.ran += self.stopped - self.resumed;
+            self.held = true;
+        }
+        for (&tid, thread) in &self.threads {
+            if thread.state == State::Running {
+                // One that has just ended is reported by wait.
+                tolerate(sys::interrupt(tid))?;
+            }
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        loop {
+            self.drain(watch)?;
+            let waiting = self
+                .threads
+                .values()
+                .any(|thread| thread.state == State::Running);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !waiting || left.is_zero() || self.ending.is_some() {
+                return Ok(());
+            }
+            self.pass_on(sys::wait_signal(left));
+        }
+    }
+
+    /// Stands still until a moment, but answers signals.
+    pub fn stand_still(&mut self, until: Instant) {
+        while self.ending.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.pass_on(sys::wait_signal(left));
+        }
+    }
+
+    /// Lets go of whatever outlives the process that was started: it runs on, untraced.
+    pub fn detach(&mut self) -> io::Result<()> {
+        for (tid, thread) in std::mem::take(&mut self.threads) {
+            if thread.state == State::Stopped {
+                tolerate(sys::detach(tid, thread.signal))?;
+            } else if thread.state == State::Suspended {
+                tolerate(sys::interrupt(tid))?;
+                if let Ok(Status::Stopped { .. }) = sys::wait_for(tid) {
+                    tolerate(sys::detach(tid, libc::SIGSTOP))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A signal for a thread, remembered for when it goes on. A second one is sent anew.
+    pub fn defer_signal(&mut self, tid: Tid, signal: i32) -> io::Result<()> {
+        let Some(thread) = self.threads.get_mut(&tid) else {
+            return Ok(());
+        };
+        if thread.signal == 0 {
+            thread.signal = signal;
+            return Ok(());
+        }
+        tolerate(sys::kill_thread(thread.process, tid, signal))
+    }
+
+    /// Takes note that a thread has ended while somebody else waited for it.
+    pub fn ended(&mut self, watch: &mut dyn Watch, tid: Tid, status: Status) {
+        if let Some(thread) = self.threads.remove(&tid)
+            && !self
+                .threads
+                .values()
+                .any(|other| other.process == thread.process)
+        {
+            watch.gone(thread.process);
+        }
+        if tid == self.leader {
+            self.ending = Some(status);
+        }
+    }
+
+    /// Signals to this program go on to the target, except those that the terminal has given it too.
+    fn pass_on(&mut self, signal: Option<(i32, bool)>) {
+        if let Some((signal, from_process)) = signal
+            && signal != libc::SIGCHLD
+            && (from_process || signal == libc::SIGHUP || signal == libc::SIGTERM)
+            && let Err(error) = sys::kill(self.leader, signal)
+        {
+            log::warn!("cannot pass signal {signal} on: {error}");
+        }
+    }
+
+    fn drain(&mut self, watch: &mut dyn Watch) -> io::Result<()> {
+        while let Some((tid, status)) = sys::wait_any()? {
+            match status {
+                Status::Stopped { signal, event } => self.stopped(watch, tid, signal, event)?,
+                ended => self.ended(watch, tid, ended),
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(
+        &mut self,
+        watch: &mut dyn Watch,
+        tid: Tid,
+        signal: i32,
+        event: i32,
+    ) -> io::Result<()> {
+        // A new thread may report before the one that made it does.
+        let process = self
+            .threads
+            .get(&tid)
+            .map_or_else(|| process_of(tid), |thread| thread.process);
+        let thread = self.threads.entry(tid).or_insert(Thread {
+            process,
+            state: State::Stopped,
+            signal: 0,
+        });
+        thread.state = State::Stopped;
+        match event {
+            0 if signal == libc::SIGTRAP | 0x80 => watch.enters_kernel(self, tid, true)?,
+            0 => self.signalled(watch, tid, signal)?,
+            libc::PTRACE_EVENT_EXEC => {
+                let threads = self.threads.iter();
+                let others: Vec<Tid> = threads
+                    .filter(|(other, t)| t.process == process && **other != tid)
+                    .map(|(&t, _)| t)
+                    .collect();
+                for other in others {
+                    self.threads.remove(&other);
+                }
+                watch.gone(process);
+            }
+            libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => {
+                thread.state = State::Suspended;
+                return tolerate(sys::listen(tid));
+            }
+            _ => {}
+        }
+        if self.held {
+            Ok(())
+        } else {
+            self.release(watch, tid)
+        }
+    }
+
+    fn signalled(&mut self, watch: &mut dyn Watch, tid: Tid, signal: i32) -> io::Result<()> {
+        if signal == libc::SIGSEGV
+            && let Some(address) = sys::forbidden_address(tid)?
+            && watch.fault(self, tid, address)?
+        {
+            return Ok(());
+        }
+        if watch.wants_calls(self.threads.get(&tid).map_or(tid, |thread| thread.process)) {
+            // Whatever the source now does to the thread loses what came with the signal.
+            let info = sys::signal_info(tid)?;
+            watch.enters_kernel(self, tid, false)?;
+            tolerate(sys::set_signal_info(tid, &info))?;
+        }
+        self.defer_signal(tid, signal)
+    }
+
+    fn release(&mut self, watch: &dyn Watch, tid: Tid) -> io::Result<()> {
+        let Some(thread) = self
+            .threads
+            .get_mut(&tid)
+            .filter(|t| t.state == State::Stopped)
+        else {
+            return Ok(());
+        };
+        let how = if watch.wants_calls(thread.process) {
+            Resume::ToSyscall
+        } else {
+            Resume::Run
+        };
+        thread.state = State::Running;
+        tolerate(sys::resume(tid, how, std::mem::take(&mut thread.signal)))
+    }
+}
+
+/// The process that a thread belongs to; itself where that cannot be read any more.
+fn process_of(tid: Tid) -> Tid {
+    std::fs::read_to_string(format!("/proc/{tid}/status"))
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+            line.trim().parse().ok()
+        })
+        .unwrap_or(tid)
+}
+
+/// A thread may end at any moment; a request to one that has is no error.
+pub fn tolerate(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
+    }
+}

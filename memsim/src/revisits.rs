@@ -1,0 +1,214 @@
+//! How often pages are visited, from how soon somebody comes for sampled ones.
+//!
+//! A page is taken away at a random moment and looked at again later. What it waits for is the rest
+//! of an interval between two visits. However intervals are distributed, and however pages differ,
+//! the density of that rest at zero is the mean rate of visits: a page visited every `T` waits
+//! anything from 0 to `T`, one visited at random waits exponentially, and both have density `1/T`
+//! at zero. So the rate is the number of visits to pages that have been away for a short time, over
+//! the time for which such pages were watched. The shortest time that has seen enough visits is the
+//! best: older pages are those that nobody wants.
+
+/// Age up to which pages count as just taken, ns. Further classes of age double it.
+const YOUNGEST: f64 = 50_000.0;
+/// Classes of age; the last one is of any age.
+const AGES: usize = 13;
+/// Visits that a rate is made of.
+const ENOUGH: f64 = 60.0;
+/// What a page's end leaves of the counts before it: a memory of some 600 pages.
+const FADING: f64 = 1.0 - 1.0 / 600.0;
+/// Time in which counts fall to a third, ns.
+const MEMORY: f64 = 0.3e9;
+
+/// Visits and watched time by the age of the absence.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Revisits {
+    visits: [f64; AGES],
+    watched_ns: [f64; AGES],
+}
+
+/// Class of an age, ns.
+fn class(age_ns: f64) -> usize {
+    let doublings = (age_ns / YOUNGEST).max(1.0).log2();
+    (doublings as usize).min(AGES - 1)
+}
+
+impl Revisits {
+    /// Age at which the class of `age_ns` ends, ns: when it is worth looking again.
+    pub fn next_look(age_ns: f64) -> f64 {
+        let mut end = YOUNGEST;
+        while end <= age_ns {
+            end *= 2.0;
+        }
+        end
+    }
+
+    /// A page that was away at age `from_ns` was looked at again at `to_ns`, and somebody had come
+    /// for it or not.
+    pub fn looked(&mut self, from_ns: f64, to_ns: f64, visited: bool) {
+        let length = (to_ns - from_ns).max(0.0);
+        let class = class(0.5 * (from_ns + to_ns));
+        if visited {
+            self.visits[class] += 1.0;
+            // Somewhere in between; from then on nobody watched.
+            self.watched_ns[class] += 0.5 * length;
+        } else {
+            self.watched_ns[class] += length;
+        }
+    }
+
+    /// Watching a page has ended, for one reason or another: what was seen before counts less.
+    pub fn fade(&mut self) {
+        for figure in self.visits.iter_mut().chain(&mut self.watched_ns) {
+            *figure *= FADING;
+        }
+    }
+
+    /// What is left of counts after so much time, 0 to 1.
+    pub fn left_after(ns: f64) -> f64 {
+        (-ns.max(0.0) / MEMORY).exp()
+    }
+
+    /// So much time has passed: a program that has moved on is forgotten even where few pages are watched.
+    pub fn pass(&mut self, ns: f64) {
+        let left = Self::left_after(ns);
+        for figure in self.visits.iter_mut().chain(&mut self.watched_ns) {
+            *figure *= left;
+        }
+    }
+
+    /// Visits to a page, of all the mean, in a nanosecond.
+    pub fn per_ns(&self) -> f64 {
+        let (visits, watched) = self.young();
+        if watched > 0.0 { visits / watched } else { 0.0 }
+    }
+
+    /// Relative standard deviation of [`Self::per_ns`]; 1 when nothing was seen.
+    pub fn error(&self) -> f64 {
+        1.0 / self.young().0.max(1.0).sqrt()
+    }
+
+    /// Age up to which pages are worth watching, ns. That is twice what a rate needs: who stops as soon
+    /// as there is enough has stopped at a lucky moment.
+    pub fn patience_ns(&self) -> f64 {
+        let mut visits = 0.0;
+        let mut age = YOUNGEST;
+        for seen in &self.visits[..AGES - 1] {
+            visits += seen;
+            age *= 2.0;
+            if visits >= ENOUGH {
+                break;
+            }
+        }
+        age
+    }
+
+    /// Visits and watched time of the youngest classes that have enough visits.
+    fn young(&self) -> (f64, f64) {
+        let (mut visits, mut watched) = (0.0, 0.0);
+        for (seen, time) in self.visits.iter().zip(&self.watched_ns) {
+            visits += seen;
+            watched += time;
+            if visits >= ENOUGH {
+                break;
+            }
+        }
+        (visits, watched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: f64 = 10e6;
+
+    /// 4000 pages, each looked at as the ages say until it is found or given up; `wait` maps an even
+    /// spread over 0 to 1 to the wait of a page.
+    fn sampled(wait: impl Fn(f64) -> f64) -> Revisits {
+        let mut revisits = Revisits::default();
+        for i in 0..4000 {
+            let wait = wait((f64::from((i * 617) % 4000) + 0.5) / 4000.0);
+            let mut from = 0.0;
+            loop {
+                let to = Revisits::next_look(from);
+                revisits.looked(from, to, wait <= to);
+                if wait <= to || to >= revisits.patience_ns() {
+                    break;
+                }
+                from = to;
+            }
+            revisits.fade();
+        }
+        revisits
+    }
+
+    #[track_caller]
+    fn assert_rate(revisits: &Revisits, wanted: f64) {
+        let ratio = revisits.per_ns() / wanted;
+        assert!((0.8..1.25).contains(&ratio), "{ratio}: {revisits:?}");
+    }
+
+    #[test]
+    fn a_sweep_is_seen_at_its_rate() {
+        assert_rate(&sampled(|share| INTERVAL * share), 1.0 / INTERVAL);
+    }
+
+    #[test]
+    fn visits_at_random_are_seen_at_their_rate() {
+        assert_rate(
+            &sampled(|share| -INTERVAL * (1.0 - share).ln()),
+            1.0 / INTERVAL,
+        );
+    }
+
+    #[test]
+    fn idle_pages_among_busy_ones_thin_the_rate_and_do_not_hide_it() {
+        let busy = 0.25;
+        let wait = |share: f64| {
+            if share < busy {
+                INTERVAL * share / busy
+            } else {
+                f64::INFINITY
+            }
+        };
+        assert_rate(&sampled(wait), busy / INTERVAL);
+    }
+
+    #[test]
+    fn a_page_of_a_busy_set_is_not_watched_for_long() {
+        assert!(sampled(|share| INTERVAL * share).patience_ns() < INTERVAL / 2.0);
+        let longest = YOUNGEST * f64::from(1 << (AGES - 1));
+        assert_eq!(Revisits::default().patience_ns(), longest);
+    }
+
+    #[test]
+    fn a_program_that_has_moved_on_is_forgotten() {
+        let mut revisits = sampled(|share| INTERVAL * share);
+        let rate = revisits.per_ns();
+        revisits.pass(1.5e9);
+        assert!(
+            (revisits.per_ns() / rate - 1.0).abs() < 0.2,
+            "nothing else was seen"
+        );
+        for _ in 0..20 {
+            revisits.looked(0.0, INTERVAL, false);
+        }
+        assert!(revisits.per_ns() < 0.1 * rate);
+    }
+
+    #[test]
+    fn nothing_seen_is_no_visits() {
+        assert_eq!(Revisits::default().per_ns(), 0.0);
+        assert_eq!(Revisits::default().error(), 1.0);
+    }
+
+    #[test]
+    fn looks_are_due_when_a_class_of_age_ends() {
+        let mut age = 0.0;
+        for expected in [50_000.0, 100_000.0, 200_000.0] {
+            age = Revisits::next_look(age);
+            assert_eq!(age, expected);
+        }
+        assert_eq!(Revisits::next_look(60_000.0), 100_000.0);
+    }
+}

@@ -1,0 +1,278 @@
+//! The program as a user meets it: exit codes, what it does to a target, what it leaves behind.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn memsim(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_memsim"));
+    // A given latency spares the measurement.
+    if !arguments.contains(&"calibrate") {
+        command.args(["-d", "100"]);
+    }
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    memsim(arguments).output().unwrap()
+}
+
+fn shell(options: &[&str], script: &str) -> Output {
+    run(&[options, &["--", "sh", "-c", script]].concat())
+}
+
+fn standard_output(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn standard_error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs with a JSON report and returns it.
+fn report(options: &[&str]) -> serde_json::Value {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let output = run(&[&["--json", path.to_str().unwrap()], options].concat());
+    let text =
+        std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{}", standard_error(&output)));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_exit_status_of_the_target_is_passed_on() {
+    assert_eq!(shell(&[], "exit 7").status.code(), Some(7));
+    assert_eq!(shell(&[], "kill -9 $$").status.code(), Some(128 + 9));
+    assert_eq!(shell(&[], "kill -SEGV $$").status.code(), Some(128 + 11));
+}
+
+#[test]
+fn a_target_that_cannot_run_is_told_from_a_bad_option() {
+    let missing = run(&["--", "/no/such/program"]);
+    assert_eq!(missing.status.code(), Some(127));
+    assert!(standard_error(&missing).contains("cannot run /no/such/program"));
+    assert_eq!(run(&["--", "/etc/passwd"]).status.code(), Some(126));
+    let caret = run(&["-o", "(1,(2 3))", "--", "true"]);
+    assert_eq!(caret.status.code(), Some(2));
+    assert!(
+        standard_error(&caret).ends_with("  (1,(2 3))\n        ^\n"),
+        "{}",
+        standard_error(&caret)
+    );
+    for bad in [
+        ["-o", "(1[&bw=0])"],
+        ["-o", "(1:-4)"],
+        ["-l", "-1,2"],
+        ["-b", "0,1"],
+        ["-i", "0"],
+        ["-q", "-1"],
+    ] {
+        assert_eq!(
+            run(&[&bad[..], &["--", "true"]].concat()).status.code(),
+            Some(2),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn the_example_line_of_the_original_runs() {
+    let output = run(&[
+        "-t",
+        "/bin/true",
+        "-i",
+        "5",
+        "-c",
+        "0,2",
+        "-c",
+        "100,100",
+        "-w",
+        "85.5,86.5,87.5,85.5,86.5,87.5,88.",
+        "-o",
+        "(1,(2,3))",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", standard_error(&output));
+    assert!(standard_error(&output).contains("topology  (1,(2,3))"));
+}
+
+#[test]
+fn children_and_their_output_are_followed() {
+    let output = shell(
+        &[],
+        "for i in 1 2 3; do sh -c \"echo child $i\" & done; wait; echo end",
+    );
+    let mut lines: Vec<String> = standard_output(&output)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(lines.pop().as_deref(), Some("end"));
+    lines.sort();
+    assert_eq!(lines, ["child 1", "child 2", "child 3"]);
+}
+
+#[test]
+fn a_target_computes_the_same_as_without() {
+    // Much memory, many system calls on it, several processes.
+    let script = "seq 1 400000 | sort -R --random-source=/bin/sh | sort -n | sha256sum";
+    let alone = Command::new("sh").args(["-c", script]).output().unwrap();
+    let watched = shell(&["-i", "1", "--quiet"], script);
+    assert_eq!(standard_output(&watched), standard_output(&alone));
+    assert_eq!(watched.status.code(), Some(0));
+}
+
+#[test]
+fn a_target_that_stops_itself_goes_on_when_it_is_continued() {
+    let script = "(while kill -CONT $$; do :; done) & kill -STOP $$; echo back; kill $!";
+    let output = shell(&[], script);
+    assert_eq!(standard_output(&output), "back\n");
+}
+
+#[test]
+fn a_target_that_ignores_signals_is_held_all_the_same() {
+    let script = "trap '' TSTP TTIN TTOU TERM HUP INT; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; echo $i";
+    let output = shell(&["-i", "1"], script);
+    assert_eq!(standard_output(&output), "30000\n");
+}
+
+#[test]
+fn a_signal_to_memsim_reaches_the_target() {
+    let mut child = memsim(&["--quiet", "--", "sh", "-c", "echo up; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+}
+
+#[test]
+fn nothing_is_left_behind_when_memsim_is_killed() {
+    let script = "sleep 1000 & echo $!; echo $$; while :; do :; done";
+    let mut child = memsim(&["--quiet", "--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let processes: Vec<String> = output.lines().take(2).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for process in processes {
+        until("the end of the target", || {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+            status.map_or(true, |status| status.contains("State:\tZ"))
+        });
+    }
+}
+
+#[test]
+fn the_delay_of_a_run_is_either_paid_or_owed() {
+    let script = "head -c 30000000 /dev/zero | sort -R | wc -c";
+    let report = report(&["-q", "0,20", "--", "sh", "-c", script]);
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let added = number(&report["hosts"][0]["added_ns"]);
+    let settled = number(&report["paid_ns"]) + number(&report["owed_ns"]);
+    assert!(
+        (settled - added).abs() <= 1e-6 * added + 1.0,
+        "{settled} {added}"
+    );
+    assert_eq!(report["source"]["name"], "faults");
+}
+
+#[test]
+fn local_memory_alone_costs_nothing() {
+    let report = report(&[
+        "-o",
+        "()",
+        "--",
+        "sh",
+        "-c",
+        "head -c 30000000 /dev/zero | sort | wc -c",
+    ]);
+    assert_eq!(report["hosts"][0]["added_ns"], 0.0);
+}
+
+/// A trace of two hosts that would each write 9.9 GB/s for 10 ms; a cxl-a link carries 11.2.
+fn two_hosts(folder: &Path) -> String {
+    let mut trace = String::from("# time host kind address lines\n");
+    for step in 0..1000 {
+        for host in ["a", "b"] {
+            trace += &format!("{} {host} w {:x} 1553\n", step * 10_000, 1 << 20);
+        }
+    }
+    let path = folder.join("two.trace");
+    std::fs::write(&path, trace).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn two_hosts_slow_each_other_on_a_shared_expander_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = two_hosts(folder.path());
+    let added = |topology: &str| {
+        let report = report(&["--trace", &trace, "-o", topology, "--parallelism", "1"]);
+        let hosts = report["hosts"].as_array().unwrap().clone();
+        hosts
+            .iter()
+            .map(|host| host["added_ns"].as_f64().unwrap())
+            .sum::<f64>()
+    };
+    let shared = added("a=((m)sw[&bw=64]);b=((m)sw[&bw=64])");
+    let apart = added("a=((m)sw[&bw=64]);b=((n)tw[&bw=64])");
+    // 20 MB take 17.8 ms through one link, whatever else: 7.8 ms for each of the two.
+    assert!(
+        shared >= 0.99 * 2.0 * 7.8e6 && apart < 0.7 * shared,
+        "{shared} {apart}"
+    );
+}
+
+#[test]
+fn a_bad_trace_is_named_by_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.trace");
+    std::fs::write(&path, "0 h0 r 40\n5 h0 q 40\n").unwrap();
+    let output = run(&["--trace", path.to_str().unwrap(), "-o", "(1)"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        standard_error(&output).contains("trace, line 2"),
+        "{}",
+        standard_error(&output)
+    );
+}
+
+#[test]
+fn calibrate_prints_a_profile_that_reads() {
+    let table = concat!(env!("CARGO_MANIFEST_DIR"), "/data/curves/mess-cxl.csv");
+    let output = run(&["calibrate", table, "--name", "mine"]);
+    let profile = memsim::profile::Profile::parse("mine", &standard_output(&output)).unwrap();
+    assert!((profile.link.s2m - 26.76).abs() < 0.1, "{profile:?}");
+    assert!(standard_error(&output).contains("mean error"));
+}
+
+#[test]
+fn the_page_needs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.html");
+    let output = run(&["--html", path.to_str().unwrap(), "--", "true"]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = std::fs::read_to_string(&path).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("<svg"));
+    assert!(!page.contains("http"));
+}

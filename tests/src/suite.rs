@@ -1,0 +1,48 @@
+//! The list of guest tests. A test is a function with a sentence for a name; it fails by returning an error.
+
+use crate::guest::Lab;
+use anyhow::Result;
+
+mod boot;
+mod example;
+mod hostile;
+mod hotplug;
+mod machine;
+mod mailbox;
+mod persistence;
+mod picture;
+mod ras;
+mod region;
+
+/// One guest test.
+#[derive(Clone, Copy)]
+pub struct Test {
+    /// What holds, as a sentence with underscores.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn(&Lab) -> Result<()>,
+}
+
+/// Turns functions into tests named `module::function`.
+#[macro_export]
+macro_rules! tests {
+    ($module:literal: $($function:ident),+ $(,)?) => {
+        &[$($crate::suite::Test { name: concat!($module, "::", stringify!($function)), run: $function }),+]
+    };
+}
+
+/// All tests, in the order in which they run.
+pub fn all() -> Vec<Test> {
+    [
+        boot::TESTS,
+        region::TESTS,
+        persistence::TESTS,
+        mailbox::TESTS,
+        ras::TESTS,
+        machine::TESTS,
+        example::TESTS,
+        hotplug::TESTS,
+        hostile::TESTS,
+    ]
+    .concat()
+}

@@ -1,0 +1,72 @@
+//! A stock kernel boots, finds its hardware without a complaint, and powers off.
+
+use super::Test;
+use crate::guest::{Lab, Machine, Outcome};
+use anyhow::{Result, ensure};
+
+pub const TESTS: &[Test] = crate::tests!["boot": every_kernel_boots_without_a_complaint];
+
+/// What a kernel log must not say.
+const COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Call Trace",
+    "FW_BUG",
+    "[Firmware Bug]",
+    "ACPI Error",
+    "ACPI BIOS Error",
+    "pci_bus ????:??: Some",
+];
+
+/// Fails on a line of the kernel's log that reports a fault of our hardware or firmware.
+pub fn without_complaint(log: &str) -> Result<()> {
+    let bad: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            COMPLAINTS.iter().any(|word| line.contains(word))
+                || ((line.contains("cxl") || line.contains("pci")) && {
+                    let low = line.to_lowercase();
+                    [
+                        "error",
+                        "fail",
+                        "invalid",
+                        "unable",
+                        "cannot",
+                        "can't",
+                        "not active",
+                        "bogus",
+                    ]
+                    .iter()
+                    .any(|word| low.contains(word))
+                })
+        })
+        .collect();
+    ensure!(bad.is_empty(), "the kernel complains:\n{}", bad.join("\n"));
+    Ok(())
+}
+
+const TWO_BRIDGES: &str = include_str!("../../../vmm/examples/two-bridges.toml");
+
+fn every_kernel_boots_without_a_complaint(lab: &Lab) -> Result<()> {
+    for system in &lab.systems {
+        let outcome: Outcome = Machine::new(lab, system, &system.name, TWO_BRIDGES)
+            .script("section dmesg dmesg; section lspci lspci -vvv; section tree lspci -t\nsection cxl sh -c 'cxl list -vvv 2>/dev/null'")
+            .run()?;
+        outcome.powered_off()?;
+        without_complaint(outcome.passed("dmesg")?)?;
+        let lspci = outcome.passed("lspci")?;
+        for complaint in ["Unknown", "!!!", "<access denied>", "broken"] {
+            ensure!(
+                !lspci.contains(complaint),
+                "lspci says {complaint:?}:\n{lspci}"
+            );
+        }
+        let cxl = outcome.json("cxl")?;
+        ensure!(
+            cxl.to_string().contains("mem1"),
+            "two expanders are missing:\n{cxl:#}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The accelerators as the control socket shows them.
+
+use std::collections::BTreeMap;
+
+use devices::gpu::device::{QueueView, SessionView, View};
+use devices::gpu::protocol::spec;
+
+use super::control::function_name;
+use crate::board::State as Models;
+use crate::control::{Gpu, GpuKernel, GpuQueue, GpuSession};
+
+/// All of them.
+pub(super) fn all(models: &Models) -> Vec<Gpu> {
+    let accelerators = models.accelerators.iter();
+    accelerators
+        .filter_map(|(node, handle)| {
+            let name = function_name(models, *node)?;
+            Some(accelerator(name, handle.view()))
+        })
+        .collect()
+}
+
+/// What the memory slots behind the accelerators' BARs are called, by address.
+pub(super) fn windows(models: &Models) -> BTreeMap<u64, String> {
+    let mut names = BTreeMap::new();
+    for (node, handle) in &models.accelerators {
+        let Some(name) = function_name(models, *node) else {
+            continue;
+        };
+        let shown = handle.shown();
+        for (window, what) in [(shown.memory, "memory"), (shown.data, "data buffer")] {
+            names.extend(window.map(|window| (window.base, format!("{name} {what}"))));
+        }
+    }
+    names
+}
+
+fn accelerator(name: String, view: View) -> Gpu {
+    let (major, minor) = view.compute_capability;
+    let session = |(number, session): (u32, SessionView)| GpuSession {
+        number,
+        commands: session.commands,
+        launches: session.launches,
+        kernel_time: session.kernel_time,
+        bytes_in: session.bytes_in,
+        bytes_out: session.bytes_out,
+        modules: session.modules,
+        functions: session.functions,
+        regions: session.regions,
+        queues: session.queues.into_iter().map(gpu_queue).collect(),
+        kernels: session
+            .kernels
+            .into_iter()
+            .map(|(name, count)| GpuKernel {
+                name,
+                launches: count.launches,
+                time: count.time,
+            })
+            .collect(),
+    };
+    Gpu {
+        name,
+        model: view.name,
+        backend: match view.backend {
+            spec::backend::PTX => "ptx".into(),
+            _ => "cuda".into(),
+        },
+        compute_capability: format!("{major}.{minor}"),
+        driver_version: view.driver_version,
+        multiprocessors: view.multiprocessors,
+        memory: view.memory,
+        free: view.free,
+        sessions: view.sessions.into_iter().map(session).collect(),
+    }
+}
+
+fn gpu_queue(queue: QueueView) -> GpuQueue {
+    GpuQueue {
+        number: queue.number,
+        depth: queue.depth,
+        completed: queue.completed,
+        opcode: queue.current.map(|(opcode, _)| opcode),
+        since: queue.current.map(|(_, since)| since),
+    }
+}

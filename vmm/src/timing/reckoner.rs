@@ -1,0 +1,226 @@
+//! What an epoch of the guest would have taken on the topology, and what of that is still owed.
+
+use memsim::kernel::{Debt, Demand, HostModel, Kernel, Run};
+use memsim::law::LINE;
+use memsim::topology::Topology;
+
+/// Lines that a core has under way at most: its line-fill buffers and what the prefetchers add.
+const MOST_LINES: f64 = 12.0;
+
+/// What the model is told of the host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Host {
+    /// A load from its own memory, ns.
+    pub local_ns: f64,
+    /// Misses of a vCPU under way at once, if the user knows.
+    pub parallelism: Option<f64>,
+    /// Number of vCPUs.
+    pub vcpus: f64,
+}
+
+/// The model and the books.
+#[derive(Debug)]
+pub struct Reckoner {
+    kernel: Kernel,
+    host: Host,
+    debt: Debt,
+    /// Lines that each path has carried.
+    lines: Vec<f64>,
+    /// GB/s on each path in the latest epoch.
+    bandwidth: Vec<f64>,
+    epochs: u64,
+    not_representable: u64,
+    ran_ns: f64,
+    overhead_ns: f64,
+    parallelism: f64,
+}
+
+impl Reckoner {
+    /// Books without an entry.
+    pub fn new(topology: &Topology, host: Host) -> Self {
+        let model = HostModel {
+            local_read_ns: host.local_ns,
+            local_write_ns: host.local_ns,
+            outstanding_lines: MOST_LINES * host.vcpus,
+            ..HostModel::default()
+        };
+        let paths = topology.hosts.first().map_or(0, |host| host.paths.len());
+        Self {
+            kernel: Kernel::new(topology, model),
+            host,
+            debt: Debt::default(),
+            lines: vec![0.0; paths],
+            bandwidth: vec![0.0; paths],
+            epochs: 0,
+            not_representable: 0,
+            ran_ns: 0.0,
+            overhead_ns: 0.0,
+            parallelism: 1.0,
+        }
+    }
+
+    /// An epoch in which the guest ran for `ran_ns`, its vCPUs together were on a CPU for `cpu_ns`, and moved
+    /// `demands` on its paths.
+    pub fn epoch(&mut self, ran_ns: f64, cpu_ns: f64, demands: &[Demand]) {
+        let reads: f64 = demands.iter().map(|demand| demand.reads).sum();
+        self.parallelism = self.misses_at_once(reads, cpu_ns);
+        let busy = cpu_ns / ran_ns.max(1.0);
+        let run = Run {
+            time_ns: ran_ns,
+            parallelism: self.parallelism * busy.max(1.0),
+        };
+        if let Some(penalty) = self.kernel.epoch(&[run], &[demands]).first() {
+            self.debt.add(penalty.added_ns);
+            self.not_representable += u64::from(penalty.not_representable);
+            let took = ran_ns + penalty.added_ns;
+            for (now, demand) in self.bandwidth.iter_mut().zip(demands) {
+                *now = demand.reads * LINE / took.max(1.0);
+            }
+        }
+        for (lines, demand) in self.lines.iter_mut().zip(demands) {
+            *lines += demand.reads;
+        }
+        self.epochs += 1;
+        self.ran_ns += ran_ns;
+    }
+
+    /// What the guest owes by now, ns.
+    pub fn owed(&self) -> f64 {
+        self.debt.owed_ns()
+    }
+
+    /// Little's law: as many lines as arrive while one is under way, in the host's own memory, were under way at once.
+    /// One where they are few; a vCPU that computes for longer than it waits still waits for each.
+    fn misses_at_once(&self, reads: f64, cpu_ns: f64) -> f64 {
+        let estimated = reads * self.host.local_ns / cpu_ns.max(1.0);
+        let known = self.host.parallelism;
+        known
+            .unwrap_or(estimated)
+            .clamp(1.0, MOST_LINES.max(known.unwrap_or_default()))
+    }
+
+    /// The guest lost so much, ns. What it did not owe is overhead.
+    pub fn lost(&mut self, ns: f64) {
+        self.overhead_ns += self.debt.pay(ns);
+    }
+
+    /// What goes to the control socket; what is not the reckoner's to know stays empty.
+    pub fn report(&self) -> crate::control::Timing {
+        let latencies = self.kernel.latencies(0);
+        let devices = latencies.zip(&self.lines).zip(&self.bandwidth);
+        crate::control::Timing {
+            local_latency: self.host.local_ns,
+            epochs: self.epochs,
+            not_representable: self.not_representable,
+            ran: self.ran_ns,
+            added: self.debt.added_ns(),
+            paid: self.debt.paid_ns(),
+            owed: self.debt.owed_ns(),
+            overhead: self.overhead_ns,
+            parallelism: self.parallelism,
+            devices: devices
+                .map(
+                    |((latency, &lines), &bandwidth)| crate::control::TimedDevice {
+                        latency,
+                        lines,
+                        bandwidth,
+                        ..Default::default()
+                    },
+                )
+                .collect(),
+            ..Default::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: f64 = 10e6;
+    const HOST: Host = Host {
+        local_ns: 100.0,
+        parallelism: None,
+        vcpus: 2.0,
+    };
+
+    fn reckoner(host: Host) -> Reckoner {
+        let topology = "((a[&lat=99,bw=32]:0,b[&lat=349,bw=32]:0)[&bw=64]:51)";
+        Reckoner::new(&Topology::parse(topology).unwrap(), host)
+    }
+
+    /// What the guest owes after an epoch on one vCPU.
+    fn owed(host: Host, demands: &[Demand]) -> f64 {
+        let mut reckoner = reckoner(host);
+        reckoner.epoch(EPOCH, EPOCH, demands);
+        reckoner.owed()
+    }
+
+    fn reads(a: f64, b: f64) -> [Demand; 2] {
+        [a, b].map(|reads| Demand {
+            reads,
+            ..Demand::default()
+        })
+    }
+
+    #[test]
+    fn a_dependent_load_costs_what_its_path_is_longer_than_the_hosts() {
+        // One load after another, all of them misses: 100 ns each.
+        let loads = EPOCH / HOST.local_ns;
+        for (demands, more) in [(reads(loads, 0.0), 50.0), (reads(0.0, loads), 300.0)] {
+            let owed = owed(HOST, &demands);
+            assert!((owed / loads / more - 1.0).abs() < 0.01, "{}", owed / loads);
+        }
+    }
+
+    #[test]
+    fn loads_that_overlap_wait_together() {
+        let loads = 4.0 * EPOCH / HOST.local_ns;
+        let mut reckoner = reckoner(HOST);
+        reckoner.epoch(EPOCH, EPOCH, &reads(loads, 0.0));
+        let owed = reckoner.owed();
+        assert!((reckoner.report().parallelism - 4.0).abs() < 1e-9);
+        assert!((owed / (loads * 50.0 / 4.0) - 1.0).abs() < 0.05, "{owed}");
+    }
+
+    #[test]
+    fn the_user_may_know_how_many_overlap() {
+        let host = Host {
+            parallelism: Some(2.0),
+            ..HOST
+        };
+        let demands = reads(1e4, 0.0);
+        assert!((owed(HOST, &demands) / owed(host, &demands) - 2.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn nothing_that_is_owed_is_lost_and_nothing_is_paid_twice() {
+        let mut reckoner = reckoner(HOST);
+        for i in 0..98 {
+            reckoner.epoch(EPOCH, EPOCH, &reads(0.0, f64::from(i) * 1e3));
+            // Now and then less than owed, now and then more.
+            reckoner.lost(reckoner.owed() * f64::from(i % 4) / 2.0);
+        }
+        let report = reckoner.report();
+        assert!((report.paid + report.owed - report.added).abs() < 1e-3);
+        assert!(report.overhead > 0.0 && report.owed > 0.0);
+        assert_eq!((report.epochs, report.ran), (98, 98.0 * EPOCH));
+    }
+
+    #[test]
+    fn a_path_as_fast_as_the_hosts_own_memory_costs_nothing_and_is_noted() {
+        let host = Host {
+            local_ns: 200.0,
+            ..HOST
+        };
+        let mut reckoner = reckoner(host);
+        reckoner.epoch(EPOCH, EPOCH, &reads(1e4, 0.0));
+        assert_eq!(reckoner.owed(), 0.0);
+        assert_eq!(reckoner.report().not_representable, 1);
+    }
+
+    #[test]
+    fn a_guest_that_does_not_touch_its_expanders_owes_nothing() {
+        assert_eq!(owed(HOST, &reads(0.0, 0.0)), 0.0);
+    }
+}

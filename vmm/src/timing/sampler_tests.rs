@@ -1,0 +1,217 @@
+//! The sampler on memory that is visited as a test says, with a clock that the test turns.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::*;
+
+const COSTS: Costs = Costs {
+    take_away: 1_000.0,
+    visit: 3_000.0,
+};
+const SECOND: f64 = 1e9;
+const PAGES: u64 = 4096;
+
+/// Memory whose pages are all visited again and again.
+struct Memory {
+    now: Cell<f64>,
+    /// When each page that was taken away is visited next.
+    back: RefCell<BTreeMap<u64, f64>>,
+    visit: Box<dyn Fn(u64, f64) -> f64 + Send>,
+    taken: Cell<u64>,
+}
+
+impl Memory {
+    /// `visit` tells for a page, and a moment, how long it is until somebody comes for it.
+    fn new(visit: impl Fn(u64, f64) -> f64 + Send + 'static) -> Self {
+        Self {
+            now: Cell::new(0.0),
+            back: RefCell::default(),
+            visit: Box::new(visit),
+            taken: Cell::new(0),
+        }
+    }
+
+    /// Runs a sampler on it for so long.
+    fn run(&self, sampler: &mut Sampler, ns: f64) {
+        let end = self.now.get() + ns;
+        while self.now.get() < end {
+            let due = sampler.step(&|| self.now.get(), self);
+            // A thread that waits wakes up a little late.
+            self.now.set(due.max(self.now.get()) + 20_000.0);
+        }
+    }
+}
+
+impl Pages for Memory {
+    fn take_away(&self, hpa: u64) {
+        let now = self.now.get();
+        let back = now + (self.visit)(hpa / PAGE, now);
+        self.back.borrow_mut().insert(hpa / PAGE, back);
+        self.taken.set(self.taken.get() + 1);
+    }
+
+    fn look(&self, hpa: u64, there: &mut [bool]) {
+        for (page, there) in (hpa / PAGE..).zip(there) {
+            let back = self.back.borrow();
+            *there = back.get(&page).is_none_or(|back| *back <= self.now.get());
+        }
+    }
+}
+
+/// A walk through all pages, over and over, one round in `period`.
+fn walk(period: f64) -> impl Fn(u64, f64) -> f64 {
+    move |page, now| {
+        let turn = period * page as f64 / PAGES as f64;
+        (turn - now).rem_euclid(period)
+    }
+}
+
+/// Visits at random, one to each page in `interval` in the mean.
+fn scattered(interval: f64) -> impl Fn(u64, f64) -> f64 {
+    move |page, now| {
+        let mut seed = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ now.to_bits();
+        seed = (seed ^ (seed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let share = ((seed ^ (seed >> 29)) >> 11) as f64 / (1u64 << 53) as f64;
+        -interval * (1.0 - share).ln()
+    }
+}
+
+fn sampled(memory: &Memory, ways: Vec<usize>) -> Sampler {
+    let mut sampler = Sampler::new(COSTS);
+    sampler.show([Area::new(0, PAGES * PAGE, ways)]);
+    for _ in 0..SWEEP {
+        sampler.scan(memory);
+    }
+    memory.run(&mut sampler, 2.0 * SECOND);
+    sampler
+}
+
+#[track_caller]
+fn assert_lines(sampler: &Sampler, wanted: f64) {
+    let demands = sampler.demands(1, 1.0, 0);
+    let ratio = demands[0].reads / wanted;
+    assert!((0.75..1.33).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn a_walk_is_all_lines_of_all_pages_in_every_round() {
+    let memory = Memory::new(walk(8e6));
+    let sampler = sampled(&memory, vec![0]);
+    assert!(sampler.areas[0].sequential() > 0.9);
+    assert_lines(&sampler, PAGES as f64 * 64.0 / 8e6);
+}
+
+#[test]
+fn scattered_visits_are_a_line_each() {
+    let memory = Memory::new(scattered(8e6));
+    let sampler = sampled(&memory, vec![0]);
+    assert_eq!(sampler.areas[0].sequential(), 0.0);
+    assert_lines(&sampler, PAGES as f64 / 8e6);
+}
+
+#[test]
+fn interleaved_memory_loads_its_ways_alike() {
+    let memory = Memory::new(scattered(8e6));
+    let demands = sampled(&memory, vec![0, 2]).demands(3, 1e6, 0);
+    assert_eq!(demands[0], demands[2]);
+    assert!(demands[0].reads > 0.0);
+    assert_eq!(demands[1].reads, 0.0);
+}
+
+#[test]
+fn what_fits_into_the_cache_is_not_memory_traffic() {
+    let memory = Memory::new(scattered(8e6));
+    let sampler = sampled(&memory, vec![0]);
+    let reads = |cache| sampler.demands(1, 1e6, cache)[0].reads;
+    assert_eq!(reads(PAGES * PAGE), 0.0);
+    assert!((reads(PAGES * PAGE / 2) / reads(0) - 0.5).abs() < 1e-6);
+}
+
+#[test]
+fn memory_that_nobody_visits_is_left_alone_after_a_while() {
+    let memory = Memory::new(|_, _| f64::INFINITY);
+    let mut sampler = sampled(&memory, vec![0]);
+    assert_eq!(sampler.demands(1, 1e6, 0)[0].reads, 0.0);
+    // What nobody came for stays away, and so is not counted any more.
+    for _ in 0..SWEEP {
+        sampler.scan(&memory);
+    }
+    assert_eq!(
+        sampler.areas[0].resident() / PAGE,
+        PAGES - memory.taken.get()
+    );
+}
+
+#[test]
+fn sampling_keeps_to_its_budget() {
+    let memory = Memory::new(scattered(100_000.0));
+    let mut sampler = sampled(&memory, vec![0]);
+    let cost = sampler.take_cost() + memory.taken.get() as f64 * COSTS.take_away;
+    let share = cost / memory.now.get();
+    assert!((0.5 * BUDGET..1.1 * BUDGET).contains(&share), "{share}");
+    assert_eq!(sampler.take_cost(), 0.0);
+}
+
+#[test]
+fn a_range_that_stays_is_known_when_another_comes() {
+    let memory = Memory::new(scattered(8e6));
+    let mut sampler = sampled(&memory, vec![0]);
+    let known = sampler.areas[0].revisits;
+    let other = Area::new(PAGES * PAGE, PAGES * PAGE, vec![1]);
+    sampler.show([other, Area::new(0, PAGES * PAGE, vec![0])]);
+    assert_eq!(sampler.areas[1].revisits, known);
+    sampler.show([]);
+    assert_eq!(
+        sampler.step(&|| memory.now.get() + SECOND, &memory),
+        memory.now.get() + SECOND + IDLE
+    );
+    sampler.scan(&memory);
+    assert!(sampler.areas.is_empty());
+}
+
+#[test]
+fn an_idle_range_does_not_keep_a_busy_one_from_being_sampled() {
+    let busy = scattered(8e6);
+    let memory = Memory::new(move |page, now| {
+        if page < PAGES {
+            busy(page, now)
+        } else {
+            f64::INFINITY
+        }
+    });
+    let mut sampler = Sampler::new(COSTS);
+    sampler.show([
+        Area::new(0, PAGES * PAGE, vec![0]),
+        Area::new(PAGES * PAGE, PAGES * PAGE, vec![1]),
+    ]);
+    for _ in 0..SWEEP {
+        sampler.scan(&memory);
+    }
+    memory.run(&mut sampler, SECOND);
+    let demands = sampler.demands(2, 1.0, 0);
+    assert!((0.75..1.33).contains(&(demands[0].reads / (PAGES as f64 / 8e6))));
+    assert_eq!(demands[1].reads, 0.0);
+}
+
+#[test]
+fn a_program_that_ends_stops_to_cost() {
+    let end = SECOND;
+    let busy = scattered(8e6);
+    let memory = Memory::new(move |page, now| {
+        if now < end {
+            busy(page, now)
+        } else {
+            f64::INFINITY
+        }
+    });
+    let mut sampler = Sampler::new(COSTS);
+    sampler.show([Area::new(0, PAGES * PAGE, vec![0])]);
+    for _ in 0..SWEEP {
+        sampler.scan(&memory);
+    }
+    memory.run(&mut sampler, SECOND);
+    let reads = sampler.demands(1, 1.0, 0)[0].reads;
+    memory.run(&mut sampler, 0.5 * SECOND);
+    assert!(sampler.demands(1, 1.0, 0)[0].reads < 0.2 * reads);
+}

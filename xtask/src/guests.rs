@@ -1,0 +1,171 @@
+//! Programs that boot guests: they are built here, and run in the lab.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::kernel::{Freshness, Track};
+use crate::lab::Session;
+use crate::{cmd, image, paths, qemu, ui};
+
+/// Where a run's small files are put when it fails, below the lab's writable directory.
+const LEFT_BEHIND: &str = "failed";
+/// Files of a failed run that are kept are smaller than this (find's notation).
+const KEPT_SIZE: &str = "-2048k";
+
+/// A program of the `tests` package and how to run it.
+pub struct GuestProgram {
+    pub name: &'static str,
+    /// Kernels that its guests boot.
+    pub tracks: &'static [Track],
+    /// Whether it compares with QEMU.
+    pub needs_qemu: bool,
+    pub timeout: Duration,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+}
+
+impl GuestProgram {
+    /// Builds everything that the program needs and runs it in one session of the lab, with each line
+    /// of its stdout going to `on_line`. Returns its exit status.
+    pub fn run(&self, on_line: impl FnMut(&str) + Send) -> Result<i32> {
+        let mut systems = Vec::new();
+        for track in self.tracks {
+            let image = image::initramfs(*track, Freshness::Recent)?;
+            let version: Vec<&str> = image.kernel.release.splitn(3, '.').take(2).collect();
+            let (kernel, initrd) = (image.kernel.vmlinuz(), image.path);
+            systems.push(format!(
+                "{}={},{}",
+                version.join("."),
+                kernel.display(),
+                initrd.display()
+            ));
+        }
+        let programs = build(self.name)?;
+
+        // On a tmpfs of the lab: files that guests map must be on a file system that can map them.
+        let mut command: Vec<String> = ["sh", "-c", SCRIPT, "sh"].map(str::to_owned).into();
+        command.push(programs.join(self.name).to_string_lossy().into_owned());
+        for (option, program) in [("--vmm", "memu-vmm"), ("--ctl", "memu-ctl")] {
+            command.extend([
+                option.into(),
+                programs.join(program).to_string_lossy().into_owned(),
+            ]);
+        }
+        for system in systems {
+            command.extend(["--system".into(), system]);
+        }
+        command.extend(self.arguments.iter().cloned());
+
+        let mut session = Session::new(command);
+        session.timeout = Some(self.timeout);
+        session
+            .variables
+            .push(("LEFT_BEHIND".into(), LEFT_BEHIND.into()));
+        session
+            .variables
+            .push(("KEPT_SIZE".into(), KEPT_SIZE.into()));
+        if self.needs_qemu {
+            session.variables.push((
+                "PEER_DIR".into(),
+                qemu::wrapper_dir()?.to_string_lossy().into_owned(),
+            ));
+        }
+        let mut lines = Lines::new(on_line);
+        let status = ui::step("running guests", || session.run(|bytes| lines.take(bytes)))?;
+        lines.finish();
+        if status != 0 {
+            ui::note(&format!(
+                "what the failed guests left is in {}",
+                session.out.join(LEFT_BEHIND).display()
+            ));
+        }
+        Ok(status)
+    }
+}
+
+/// Runs "$@" with a working directory on a tmpfs; what it leaves there goes to the writable directory.
+const SCRIPT: &str = r#"
+rm -rf "$MEMU_LAB_OUT/$LEFT_BEHIND"
+[ -z "$PEER_DIR" ] || PATH=$PEER_DIR:$PATH
+work=$(mktemp -d /dev/shm/memu.XXXXXX) || exit
+"$@" --work "$work"
+status=$?
+if [ $status != 0 ]; then
+	mkdir -p "$MEMU_LAB_OUT/$LEFT_BEHIND"
+	cd "$work" && find . -type f -size $KEPT_SIZE -print0 |
+		tar -c --null -T - -f - | tar -x --no-same-owner -f - -C "$MEMU_LAB_OUT/$LEFT_BEHIND"
+fi
+rm -rf "$work"
+exit $status
+"#;
+
+/// Builds the programs under test and `runner`, optimised; returns their directory.
+fn build(runner: &str) -> Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "vmm",
+            "--bin",
+            "memu-vmm",
+            "--bin",
+            "memu-ctl",
+        ])
+        .args(["--package", "tests", "--bin", runner])
+        .current_dir(paths::workspace());
+    ui::step("building memu-vmm", || cmd::run(&mut cargo))?;
+    Ok(paths::workspace().join("target/release"))
+}
+
+/// Cuts a stream of bytes into lines.
+struct Lines<F> {
+    pending: Vec<u8>,
+    on_line: F,
+}
+
+impl<F: FnMut(&str)> Lines<F> {
+    fn new(on_line: F) -> Lines<F> {
+        Lines {
+            pending: Vec::new(),
+            on_line,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            (self.on_line)(String::from_utf8_lossy(&line).trim_end());
+        }
+    }
+
+    /// Hands over a last line that has no end.
+    fn finish(&mut self) {
+        if !self.pending.is_empty() {
+            self.take(b"\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_wherever_the_pieces_end() {
+        let mut seen = Vec::new();
+        let mut lines = Lines::new(|line: &str| seen.push(line.to_owned()));
+        for piece in ["on", "e\r\ntw", "o\n\nthr", "ee"] {
+            lines.take(piece.as_bytes());
+        }
+        lines.finish();
+        lines.finish();
+        assert_eq!(seen, ["one", "two", "", "three"]);
+    }
+}

@@ -1,0 +1,553 @@
+//! `cargo xtask lab`: runs a command where KVM works.
+//!
+//! On a machine with VT-x or SVM that is the machine itself. Elsewhere QEMU emulates one in software
+//! (TCG), SVM included: Debian's kernel boots in it with the host's root file system, and offers a
+//! true, if slow, `/dev/kvm`. The command finds its files at the same paths in both places.
+
+use std::env;
+use std::fs;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::kernel::{self, Freshness, Kernel, Track};
+use crate::root::content_key;
+use crate::{cmd, cpio, guest, image, paths, qemu, setup, ui};
+
+/// Exit status of a command that ran out of time (as timeout(1) has it).
+pub const EXIT_TIMEOUT: i32 = 124;
+/// Memory of the emulated machine where the host has enough.
+const DEFAULT_MEMORY_MIB: u64 = 8192;
+/// Guests with two CPUs want two here.
+const MIN_CPUS: usize = 2;
+/// A child is looked at this often.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Modules of the emulated machine, with what they depend on.
+const MODULES: [&str; 8] = [
+    "virtio_pci",
+    "virtio_console",
+    "9p",
+    "9pnet_virtio",
+    "overlay",
+    "kvm-amd",
+    "tun",
+    "virtio_rng",
+];
+const INIT: &str = include_str!("../../images/lab/init");
+/// Environment variables that a command keeps, besides those that begin with `MEMU_`.
+const KEPT_VARIABLES: [&str; 8] = [
+    "HOME",
+    "PATH",
+    "USER",
+    "TERM",
+    "LANG",
+    "CARGO_HOME",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+];
+
+/// A command for the lab.
+pub struct Session {
+    pub command: Vec<String>,
+    /// Added to the variables that it inherits.
+    pub variables: Vec<(String, String)>,
+    pub timeout: Option<Duration>,
+    /// Memory of an emulated machine, in MiB; a fitting default when `None`.
+    pub memory_mib: Option<u64>,
+    /// CPUs of an emulated machine; all of the host's when `None`.
+    pub cpus: Option<usize>,
+    /// Directory that the command may write to; it finds the path in `MEMU_LAB_OUT`.
+    pub out: PathBuf,
+}
+
+impl Session {
+    /// A session with defaults for everything but the command. `MEMU_LAB_OUT` names the writable
+    /// directory, else it is `target/lab`.
+    pub fn new(command: Vec<String>) -> Session {
+        let out = env::var_os("MEMU_LAB_OUT").map(PathBuf::from);
+        Session {
+            command,
+            variables: Vec::new(),
+            timeout: None,
+            memory_mib: None,
+            cpus: None,
+            out: out.unwrap_or_else(|| paths::workspace().join("target/lab")),
+        }
+    }
+
+    /// Runs the command with its stdout going to `sink`, and returns its exit status.
+    pub fn run(&self, sink: impl FnMut(&[u8]) + Send) -> Result<i32> {
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot create {}", self.out.display()))?;
+        match Place::here() {
+            Place::Direct => self.run_directly(sink),
+            Place::Emulated => Emulated::prepare(self)?.run(Streams::Captured(Box::new(sink))),
+        }
+    }
+
+    /// Runs the command on this terminal.
+    pub fn run_on_terminal(&self) -> Result<i32> {
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot create {}", self.out.display()))?;
+        match Place::here() {
+            Place::Direct => {
+                let child = self.direct_command().spawn();
+                wait(
+                    child.with_context(|| format!("cannot run {}", self.command[0]))?,
+                    self.timeout,
+                )
+            }
+            Place::Emulated => Emulated::prepare(self)?.run(Streams::Terminal),
+        }
+    }
+
+    fn run_directly(&self, mut sink: impl FnMut(&[u8]) + Send) -> Result<i32> {
+        let mut child = self
+            .direct_command()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.command[0]))?;
+        let stdout = child.stdout.take().context("the pipe is gone")?;
+        thread::scope(|scope| {
+            scope.spawn(move || forward(stdout, &mut sink));
+            wait(child, self.timeout)
+        })
+    }
+
+    fn direct_command(&self) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        command
+            .args(&self.command[1..])
+            .env("MEMU_LAB_OUT", &self.out);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The shell script that gives the command its directory and variables.
+    fn script(&self) -> Result<String> {
+        let mut script = String::from("#!/bin/sh\n");
+        let inherited = env::vars()
+            .filter(|(name, _)| name.starts_with("MEMU_") || KEPT_VARIABLES.contains(&&**name));
+        for (name, value) in inherited.chain(self.variables.iter().cloned()) {
+            script.push_str(&format!("export {name}={}\n", quoted(&value)));
+        }
+        script.push_str(&format!(
+            "export MEMU_LAB_OUT={}\n",
+            quoted(&self.out.to_string_lossy())
+        ));
+        script.push_str(&format!(
+            "cd {} || exit\n",
+            quoted(&env::current_dir()?.to_string_lossy())
+        ));
+        script.push_str("exec");
+        for word in &self.command {
+            script.push_str(&format!(" {}", quoted(word)));
+        }
+        script.push('\n');
+        Ok(script)
+    }
+}
+
+/// Where a session runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Here: this machine's KVM runs kernels in hardware.
+    Direct,
+    /// In a machine that QEMU emulates.
+    Emulated,
+}
+
+impl Place {
+    /// `MEMU_LAB=emulated` asks for emulation where it is not needed.
+    pub fn here() -> Place {
+        if env::var("MEMU_LAB").is_ok_and(|wish| wish == "emulated") {
+            return Place::Emulated;
+        }
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let kvm = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm");
+        if has_virtualisation(&cpuinfo) && kvm.is_ok() {
+            Place::Direct
+        } else {
+            Place::Emulated
+        }
+    }
+}
+
+/// Whether the CPU's flags name VT-x or SVM. A KVM without them (a software one) does not run stock
+/// kernels.
+fn has_virtualisation(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|line| {
+        line.split_whitespace()
+            .any(|flag| flag == "vmx" || flag == "svm")
+    })
+}
+
+/// Takes output as it comes.
+type Sink<'a> = Box<dyn FnMut(&[u8]) + Send + 'a>;
+
+/// Where the output of an emulated session goes.
+enum Streams<'a> {
+    /// Stdout to a function, stderr to this process's stderr.
+    Captured(Sink<'a>),
+    /// Both, and stdin, are this process's terminal.
+    Terminal,
+}
+
+/// An emulated machine, ready to start.
+struct Emulated<'a> {
+    session: &'a Session,
+    kernel: Kernel,
+    qemu: Vec<PathBuf>,
+    /// Files of this session, removed when it is over.
+    dir: PathBuf,
+    out: PathBuf,
+}
+
+impl<'a> Emulated<'a> {
+    fn prepare(session: &'a Session) -> Result<Emulated<'a>> {
+        setup::ensure(setup::FOR_LAB)?;
+        let kernel = kernel::obtain(Track::Stable, Freshness::Recent)?;
+        let qemu = qemu::obtain()?;
+        let out = fs::canonicalize(&session.out)?;
+        let dir = out.join(format!(".session-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Emulated {
+            session,
+            kernel,
+            qemu,
+            dir,
+            out,
+        })
+    }
+
+    fn run(self, streams: Streams) -> Result<i32> {
+        let result = self.boot(streams);
+        let _ = fs::remove_dir_all(&self.dir);
+        result
+    }
+
+    fn boot(&self, streams: Streams) -> Result<i32> {
+        let terminal = matches!(streams, Streams::Terminal);
+        let initrd = self.dir.join("initramfs");
+        let mut archive = fs::read(initramfs(&self.kernel)?)?;
+        archive.extend(self.job(terminal)?);
+        fs::write(&initrd, archive)?;
+
+        let started = Instant::now();
+        let mut qemu = self.machine(&initrd, terminal)?;
+        let status = match streams {
+            Streams::Terminal => {
+                let child = qemu.spawn().context("cannot run QEMU")?;
+                wait(child, self.session.timeout)?
+            }
+            Streams::Captured(mut sink) => {
+                let mut child = qemu
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .context("cannot run QEMU")?;
+                let stdout = child.stdout.take().context("the pipe is gone")?;
+                let stderr = child.stderr.take().context("the pipe is gone")?;
+                thread::scope(|scope| {
+                    scope.spawn(move || forward(stdout, &mut *sink));
+                    scope.spawn(move || forward(stderr, &mut to_stderr));
+                    wait(child, self.session.timeout)
+                })?
+            }
+        };
+        if status == EXIT_TIMEOUT {
+            ui::note(&format!(
+                "the lab was stopped after {} s",
+                started.elapsed().as_secs()
+            ));
+            return Ok(EXIT_TIMEOUT);
+        }
+        self.exit_status(status)
+    }
+
+    /// The status that the command left, once QEMU has ended with `qemu_status`.
+    fn exit_status(&self, qemu_status: i32) -> Result<i32> {
+        let left = fs::read_to_string(self.dir.join("status")).ok();
+        if let Some(status) = left.and_then(|text| text.trim().parse().ok()) {
+            return Ok(status);
+        }
+        let console = fs::read(self.dir.join("console.log")).unwrap_or_default();
+        bail!(
+            "the lab ended before the command did (QEMU's status {qemu_status}); its console:\n{}",
+            cmd::last_lines(&String::from_utf8_lossy(&console), 20)
+        )
+    }
+
+    /// The archive that tells init what to do.
+    fn job(&self, terminal: bool) -> Result<Vec<u8>> {
+        let tree = self.dir.join("job-tree");
+        let job = tree.join("job");
+        fs::create_dir_all(&job)?;
+        let mut script = self.session.script()?;
+        if terminal && let Some((rows, columns)) = terminal_size() {
+            script = script.replacen('\n', &format!("\nstty rows {rows} cols {columns}\n"), 1);
+        }
+        fs::write(job.join("run"), script)?;
+        fs::write(job.join("share"), self.out.to_string_lossy().as_bytes())?;
+        fs::write(job.join("session"), self.dir.to_string_lossy().as_bytes())?;
+        if terminal {
+            fs::write(job.join("terminal"), "")?;
+        }
+        cpio::archive(&tree)
+    }
+
+    fn machine(&self, initrd: &Path, terminal: bool) -> Result<Command> {
+        let memory = self.session.memory_mib.unwrap_or_else(default_memory_mib);
+        let cpus = self.session.cpus.unwrap_or_else(|| {
+            thread::available_parallelism()
+                .map_or(MIN_CPUS, usize::from)
+                .max(MIN_CPUS)
+        });
+        // The machine ends with this process, even if that is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).args(&self.qemu);
+        command.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-machine",
+            "q35",
+            "-cpu",
+            "max",
+        ]);
+        command.args(["-smp", &cpus.to_string(), "-m", &memory.to_string()]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        // The ELF image: unpacking a bzImage is slow here.
+        command
+            .arg("-kernel")
+            .arg(self.kernel.vmlinux())
+            .arg("-initrd")
+            .arg(initrd);
+        command.args([
+            "-append",
+            "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests",
+        ]);
+        command.args(["-serial", &option("file:", &self.dir.join("console.log"))]);
+        command.args([
+            "-fsdev",
+            "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
+        ]);
+        command.args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]);
+        let share = format!(
+            "{},security_model=none,multidevs=remap",
+            option("local,id=share,path=", &self.out)
+        );
+        command.args([
+            "-fsdev",
+            &share,
+            "-device",
+            "virtio-9p-pci,fsdev=share,mount_tag=share",
+        ]);
+        command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
+        if terminal {
+            command.args([
+                "-chardev",
+                "stdio,id=terminal,signal=off",
+                "-device",
+                "virtconsole,chardev=terminal",
+            ]);
+        } else {
+            // Not `stdio`: its end of input would disconnect the port's output too.
+            for (number, name) in [("1", "stdout"), ("2", "stderr")] {
+                command.args([
+                    "-chardev",
+                    &format!("file,id={name},path=/proc/self/fd/{number}"),
+                ]);
+                command.args([
+                    "-device",
+                    &format!("virtserialport,nr={number},chardev={name}"),
+                ]);
+            }
+        }
+        Ok(command)
+    }
+}
+
+/// A QEMU option that ends with a path; commas in it are doubled.
+fn option(head: &str, path: &Path) -> String {
+    format!("{head}{}", path.to_string_lossy().replace(',', ",,"))
+}
+
+/// The machine's initramfs without its job.
+fn initramfs(kernel: &Kernel) -> Result<PathBuf> {
+    let program = guest::build()?;
+    let busybox = Path::new("/bin/busybox");
+    let images = paths::cache()?.join("images");
+    fs::create_dir_all(&images)?;
+    let _lock = paths::lock("images")?;
+    let key = content_key(&(
+        &kernel.release,
+        kernel.dir.file_name(),
+        MODULES,
+        INIT,
+        fs::read(&program)?,
+        fs::read(busybox)?,
+    ));
+    let path = images.join(format!("lab-{key}.initramfs"));
+    paths::prune(&images, "lab-")?;
+    if path.exists() {
+        return Ok(path);
+    }
+    ui::step("making the lab's initramfs", || {
+        let tree = paths::scratch(&images, &key)?;
+        for dir in [
+            "bin", "modules", "proc", "sys", "dev", "host", "overlay", "root",
+        ] {
+            fs::create_dir_all(tree.join(dir))?;
+        }
+        image::install("busybox", busybox, &tree.join("bin/busybox"))?;
+        image::install("memu-guest", &program, &tree.join("bin/memu-guest"))?;
+        image::link_applets(busybox, &tree.join("bin"))?;
+        image::write_init(&tree, INIT)?;
+        let mut list = String::new();
+        for module in kernel.insertion_order_of(&MODULES)? {
+            let name = module.file_name().context("a module has a name")?;
+            let inside = Path::new("modules").join(name).with_extension("");
+            fs::write(tree.join(&inside), kernel::decompressed(&module)?)?;
+            list.push_str(&format!("/{}\n", inside.display()));
+        }
+        fs::write(tree.join("modules/insert"), list)?;
+        let fresh = path.with_extension("partial");
+        fs::write(&fresh, cpio::archive(&tree)?)?;
+        fs::rename(&fresh, &path)?;
+        fs::remove_dir_all(&tree)?;
+        Ok(path.clone())
+    })
+}
+
+/// A memory that leaves the host a quarter of what it has free.
+fn default_memory_mib() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: u64 = available
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0);
+    DEFAULT_MEMORY_MIB.min(kib / 1024 * 3 / 4).max(2048)
+}
+
+/// Waits for the end of `child`; kills it when `timeout` is over.
+fn wait(mut child: Child, timeout: Option<Duration>) -> Result<i32> {
+    let Some(timeout) = timeout else {
+        return Ok(exit_code(child.wait()?));
+    };
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(exit_code(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(EXIT_TIMEOUT);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// A shell's view of an exit status: 128 and the signal's number for a death by signal.
+fn exit_code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Hands all of `source` to `sink` as it comes.
+fn forward(mut source: impl Read, sink: &mut dyn FnMut(&[u8])) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = source.read(&mut buffer) {
+        sink(&buffer[..count]);
+    }
+}
+
+fn to_stderr(bytes: &[u8]) {
+    // Nobody is left to tell when stderr itself fails.
+    let _ = std::io::stderr().write_all(bytes);
+}
+
+/// Rows and columns of the terminal on stdin.
+fn terminal_size() -> Option<(u16, u16)> {
+    let output = Command::new("stty")
+        .arg("size")
+        .stdin(Stdio::inherit())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (rows, columns) = text.trim().split_once(' ')?;
+    Some((rows.parse().ok()?, columns.parse().ok()?))
+}
+
+/// Whether a session may take over this process's terminal.
+pub fn on_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// `word` as a shell takes it literally.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_vmx_and_svm_count_as_virtualisation() {
+        assert!(has_virtualisation("processor : 0\nflags\t\t: fpu vmx lm\n"));
+        assert!(has_virtualisation("flags : svm\n"));
+        assert!(!has_virtualisation("flags : fpu hypervisor vmx_like\n"));
+        assert!(!has_virtualisation(""));
+    }
+
+    #[test]
+    fn a_quoted_word_reaches_the_command_as_it_was() {
+        let word = "it's $HOME; \"x\" \\ \n";
+        let printed = cmd::output(
+            Command::new("sh")
+                .arg("-c")
+                .arg(format!("printf %s {}", quoted(word))),
+        )
+        .unwrap();
+        assert_eq!(printed, word);
+    }
+
+    #[test]
+    fn commas_in_a_path_do_not_end_a_qemu_option() {
+        assert_eq!(option("file:", Path::new("/a,b")), "file:/a,,b");
+    }
+
+    #[test]
+    fn a_command_that_runs_too_long_is_killed() {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert_eq!(
+            wait(child, Some(Duration::from_millis(1))).unwrap(),
+            EXIT_TIMEOUT
+        );
+    }
+
+    #[test]
+    fn death_by_signal_is_told_as_a_shell_tells_it() {
+        let child = Command::new("sh")
+            .args(["-c", "kill -TERM $$"])
+            .spawn()
+            .unwrap();
+        assert_eq!(wait(child, None).unwrap(), 128 + 15);
+    }
+}

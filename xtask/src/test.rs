@@ -1,0 +1,350 @@
+//! `cargo xtask test`: format, lints, the tests of every crate, and the tests that boot guests.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::guests::GuestProgram;
+use crate::kernel::Track;
+use crate::lab::{Place, Session};
+use crate::report::{Measurement, Report};
+use crate::{cmd, paths, ui};
+
+/// The guest tests take minutes where they run in hardware, and most of an hour where they do not.
+const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
+/// The package whose tests open `/dev/kvm`.
+const KVM_PACKAGE: &str = "vmm";
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Write the results to this file, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Run only the guest tests whose names contain one of these
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// One line of the guest tests' stdout.
+#[derive(Deserialize)]
+struct Verdict {
+    name: String,
+    ok: bool,
+    #[serde(default)]
+    seconds: f64,
+    #[serde(default)]
+    why: Option<String>,
+    /// Why the attempts before the last one failed.
+    #[serde(default)]
+    again: Vec<String>,
+    /// Why the test did not run.
+    #[serde(default)]
+    skipped: Option<String>,
+}
+
+/// Runs everything; returns whether all of it held.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    let mut report = Report::default();
+    if arguments.filters.is_empty() {
+        check(
+            &mut report,
+            "formatting",
+            cargo(&["fmt", "--all", "--check"]),
+        );
+        let clippy = [
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ];
+        check(&mut report, "lints", cargo(&clippy));
+        crate_tests(&mut report)?;
+    }
+    guest_tests(&mut report, &arguments.filters)?;
+    report.finish(arguments.json.as_deref())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(arguments).current_dir(paths::workspace());
+    cargo
+}
+
+/// A check that holds when a command exits with 0.
+fn check(report: &mut Report, what: &str, mut command: Command) {
+    let result = ui::step(what, || cmd::run(&mut command));
+    if let Err(error) = &result {
+        eprintln!("{error:#}");
+    }
+    report.count(result.is_ok());
+}
+
+/// `cargo test` of the workspace. Tests that need `/dev/kvm` move to the lab where there is none.
+fn crate_tests(report: &mut Report) -> Result<()> {
+    let kvm = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--quiet"]);
+    if !kvm {
+        command.args(["--exclude", KVM_PACKAGE]);
+    }
+    ui::note("tests of the crates");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().context("the pipe is gone")?).lines() {
+        let line = line?;
+        println!("{line}");
+        counts.take(&line);
+    }
+    let status = child.wait()?;
+    counts.add_to(report, status.success());
+    if !kvm {
+        crate_tests_in_lab(report)?;
+    }
+    Ok(())
+}
+
+/// The tests of [`KVM_PACKAGE`] in the lab.
+fn crate_tests_in_lab(report: &mut Report) -> Result<()> {
+    let mut build = cargo(&[
+        "test",
+        "--package",
+        KVM_PACKAGE,
+        "--no-run",
+        "--message-format=json",
+    ]);
+    let messages = ui::step("building the tests that need /dev/kvm", || {
+        cmd::output(&mut build)
+    })?;
+    let programs = messages.lines().filter_map(test_program);
+    let script: String = programs
+        .map(|program| format!("'{program}' || status=1\n"))
+        .collect();
+    let command = ["sh", "-c", &format!("status=0\n{script}exit $status")].map(str::to_owned);
+    let mut text = Vec::new();
+    let status = ui::step("tests that need /dev/kvm, in the lab", || {
+        Session::new(command.into()).run(|bytes| text.extend_from_slice(bytes))
+    })?;
+    let mut counts = Counts::default();
+    for line in String::from_utf8_lossy(&text).lines() {
+        println!("{line}");
+        counts.take(line);
+    }
+    let total = counts.passed + counts.failed;
+    report.notes.push(format!(
+        "{total} tests of {KVM_PACKAGE} ran in the lab, since this machine has no usable /dev/kvm"
+    ));
+    counts.add_to(report, status == 0);
+    Ok(())
+}
+
+/// The test program that a message of `cargo test --no-run` names.
+fn test_program(message: &str) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    (message["profile"]["test"] == true)
+        .then(|| message["executable"].as_str().map(str::to_owned))?
+}
+
+/// What `cargo test` counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+impl Counts {
+    /// Reads a line like `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn take(&mut self, line: &str) {
+        let Some((_, counts)) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for count in counts.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else {
+                continue;
+            };
+            let number = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds what was counted; a run that failed without a failed test (it did not build) is a failure.
+    fn add_to(&self, report: &mut Report, ok: bool) {
+        report.passed += self.passed;
+        report.failed += if ok { self.failed } else { self.failed.max(1) };
+        for _ in 0..self.ignored {
+            report.skip("a unit test", "marked as ignored");
+        }
+    }
+}
+
+/// The tests that boot guests, all in one session of the lab.
+fn guest_tests(report: &mut Report, filters: &[String]) -> Result<()> {
+    let program = GuestProgram {
+        name: "memu-guest-tests",
+        tracks: &Track::ALL,
+        needs_qemu: false,
+        timeout: GUESTS_TIMEOUT,
+        arguments: filters.to_vec(),
+    };
+    let place = match Place::here() {
+        Place::Direct => "on this machine's KVM",
+        Place::Emulated => "in the lab, since this machine has no VT-x or SVM",
+    };
+    ui::note(&format!("tests that boot guests, {place}"));
+    let mut verdicts = Vec::new();
+    let status = program.run(|line| match serde_json::from_str::<Verdict>(line) {
+        Ok(verdict) => {
+            ui::result_line(&describe(&verdict));
+            verdicts.push(verdict);
+        }
+        Err(_) => ui::result_line(line),
+    });
+    let failures = verdicts
+        .iter()
+        .filter(|verdict| !verdict.ok && verdict.skipped.is_none())
+        .count();
+    report
+        .notes
+        .push(format!("{} tests booted guests {place}", verdicts.len()));
+    let again = verdicts
+        .iter()
+        .filter(|verdict| !verdict.again.is_empty())
+        .count();
+    if again > 0 {
+        report.notes.push(format!(
+            "{again} of them ran more than once, as their lines say"
+        ));
+    }
+    // Once more at the end: the end of a log is what people see of it.
+    let noteworthy = verdicts
+        .iter()
+        .filter(|verdict| !verdict.ok || !verdict.again.is_empty());
+    report.notes.extend(noteworthy.map(describe));
+    for Verdict {
+        name,
+        ok,
+        seconds,
+        skipped,
+        ..
+    } in verdicts
+    {
+        match skipped {
+            Some(why) => report.skip(&name, &why),
+            None => report.measure(Measurement {
+                name,
+                value: seconds,
+                unit: "s".into(),
+                peer: None,
+                ratio: None,
+                target: None,
+                ok,
+            }),
+        }
+    }
+    match status {
+        Ok(0) => {}
+        Ok(_) if failures > 0 => {}
+        Ok(status) => {
+            eprintln!("memu-guest-tests ended with status {status}");
+            report.count(false);
+        }
+        Err(error) => {
+            eprintln!("guest tests: {error:#}");
+            report.count(false);
+        }
+    }
+    Ok(())
+}
+
+/// One line on a guest test.
+fn describe(verdict: &Verdict) -> String {
+    let Verdict {
+        name,
+        ok,
+        seconds,
+        why,
+        again,
+        skipped,
+    } = verdict;
+    let first = |line: &str| line.lines().next().unwrap_or("").to_owned();
+    match (skipped, ok) {
+        (Some(why), _) => format!("guest test {name} ... skipped: {why}"),
+        (None, true) if !again.is_empty() => {
+            let failures: Vec<String> = again.iter().map(|why| first(why)).collect();
+            format!(
+                "guest test {name} ... ok ({seconds:.0} s) at attempt {}; before: {}",
+                again.len() + 1,
+                failures.join("; ")
+            )
+        }
+        (None, true) => format!("guest test {name} ... ok ({seconds:.0} s)"),
+        (None, false) => format!(
+            "guest test {name} ... FAILED ({seconds:.0} s): {}",
+            why.as_deref().unwrap_or("")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_test_programs_add_up() {
+        let mut counts = Counts::default();
+        counts.take("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        counts.take("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured");
+        counts.take("test a ... ok");
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 5,
+                failed: 4,
+                ignored: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_build_that_fails_is_a_failure() {
+        let mut report = Report::default();
+        Counts::default().add_to(&mut report, false);
+        assert_eq!(report.failed, 1);
+    }
+
+    #[test]
+    fn test_programs_are_found_in_cargos_messages() {
+        let message =
+            r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/vmm-1"}"#;
+        assert_eq!(test_program(message).as_deref(), Some("/t/vmm-1"));
+        assert_eq!(
+            test_program(r#"{"profile":{"test":false},"executable":"/t/x"}"#),
+            None
+        );
+        assert_eq!(test_program("not json"), None);
+    }
+}
