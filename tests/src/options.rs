@@ -5,8 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// How to call them.
-pub const USAGE: &str =
-    "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--list] [FILTER...]";
+pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--list] [--skip TEST]... [FILTER...]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -15,6 +14,8 @@ pub struct Options {
     pub lab: Lab,
     /// Name what would run, and run nothing.
     pub list: bool,
+    /// Names of what is not to run.
+    pub skipped: Vec<String>,
     /// Parts of names; everything if empty.
     pub filters: Vec<String>,
 }
@@ -31,7 +32,7 @@ impl Options {
             work: PathBuf::new(),
             systems: Vec::new(),
         };
-        let (mut list, mut filters) = (false, Vec::new());
+        let (mut list, mut skipped, mut filters) = (false, Vec::new(), Vec::new());
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -53,6 +54,7 @@ impl Options {
                         initrd: initrd.into(),
                     });
                 }
+                "--skip" => skipped.push(value()?),
                 "--list" => list = true,
                 option if option.starts_with('-') => bail!("unknown option {option}; {USAGE}"),
                 _ => filters.push(argument),
@@ -65,6 +67,11 @@ impl Options {
             );
             std::fs::create_dir_all(&lab.work)?;
         }
-        Ok(Self { lab, list, filters })
+        Ok(Self {
+            lab,
+            list,
+            skipped,
+            filters,
+        })
     }
 }

@@ -15,6 +15,11 @@ const LEFT_BEHIND: &str = "failed";
 /// Files of a failed run that are kept are smaller than this (find's notation).
 const KEPT_SIZE: &str = "-2048k";
 
+/// A line that the programs print now and then, to show that they live.
+const ALIVE: &str = "@@alive";
+/// The programs print a line far more often.
+const SILENCE: Duration = Duration::from_secs(180);
+
 /// A program of the `tests` package and how to run it.
 pub struct GuestProgram {
     pub name: &'static str,
@@ -30,7 +35,7 @@ pub struct GuestProgram {
 impl GuestProgram {
     /// Builds everything that the program needs and runs it in one session of the lab, with each line
     /// of its stdout going to `on_line`. Returns its exit status.
-    pub fn run(&self, on_line: impl FnMut(&str) + Send) -> Result<i32> {
+    pub fn run(&self, mut on_line: impl FnMut(&str) + Send) -> Result<i32> {
         let mut systems = Vec::new();
         for track in self.tracks {
             let image = image::initramfs(*track, Freshness::Recent)?;
@@ -61,6 +66,7 @@ impl GuestProgram {
 
         let mut session = Session::new(command);
         session.timeout = Some(self.timeout);
+        session.silence = Some(SILENCE);
         session
             .variables
             .push(("LEFT_BEHIND".into(), LEFT_BEHIND.into()));
@@ -73,7 +79,11 @@ impl GuestProgram {
                 qemu::wrapper_dir()?.to_string_lossy().into_owned(),
             ));
         }
-        let mut lines = Lines::new(on_line);
+        let mut lines = Lines::new(|line: &str| {
+            if line != ALIVE {
+                on_line(line);
+            }
+        });
         let status = ui::step("running guests", || session.run(|bytes| lines.take(bytes)))?;
         lines.finish();
         if status != 0 {
@@ -90,7 +100,7 @@ impl GuestProgram {
 const SCRIPT: &str = r#"
 rm -rf "$MEMU_LAB_OUT/$LEFT_BEHIND"
 [ -z "$PEER_DIR" ] || PATH=$PEER_DIR:$PATH
-work=$(mktemp -d /dev/shm/memu.XXXXXX) || exit
+work=$(mktemp -d -p /dev/shm) || exit
 "$@" --work "$work"
 status=$?
 if [ $status != 0 ]; then

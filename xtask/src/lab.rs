@@ -5,14 +5,16 @@
 //! true, if slow, `/dev/kvm`. The command finds its files at the same paths in both places.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::kernel::{self, Freshness, Kernel, Track};
 use crate::root::content_key;
@@ -20,6 +22,8 @@ use crate::{cmd, cpio, guest, image, paths, qemu, setup, ui};
 
 /// Exit status of a command that ran out of time (as timeout(1) has it).
 pub const EXIT_TIMEOUT: i32 = 124;
+/// Stands for the status of a machine that was stopped because it printed nothing for too long.
+const EXIT_SILENT: i32 = -1;
 /// Memory of the emulated machine where the host has enough.
 const DEFAULT_MEMORY_MIB: u64 = 8192;
 /// Guests with two CPUs want two here.
@@ -51,12 +55,34 @@ const KEPT_VARIABLES: [&str; 8] = [
     "RUST_LOG",
 ];
 
+/// The emulated machine ended, or fell silent, before the command did: its fault, not the command's.
+#[derive(Debug)]
+pub struct Died {
+    how: String,
+    /// The end of its console.
+    console: String,
+}
+
+impl fmt::Display for Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Died { how, console } = self;
+        write!(
+            f,
+            "the lab {how} before the command ended; its console:\n{console}"
+        )
+    }
+}
+
+impl std::error::Error for Died {}
+
 /// A command for the lab.
 pub struct Session {
     pub command: Vec<String>,
     /// Added to the variables that it inherits.
     pub variables: Vec<(String, String)>,
     pub timeout: Option<Duration>,
+    /// An emulated machine that prints nothing for so long is taken for dead.
+    pub silence: Option<Duration>,
     /// Memory of an emulated machine, in MiB; a fitting default when `None`.
     pub memory_mib: Option<u64>,
     /// CPUs of an emulated machine; all of the host's when `None`.
@@ -74,6 +100,7 @@ impl Session {
             command,
             variables: Vec::new(),
             timeout: None,
+            silence: None,
             memory_mib: None,
             cpus: None,
             out: out.unwrap_or_else(|| paths::workspace().join("target/lab")),
@@ -100,6 +127,7 @@ impl Session {
                 wait(
                     child.with_context(|| format!("cannot run {}", self.command[0]))?,
                     self.timeout,
+                    || false,
                 )
             }
             Place::Emulated => Emulated::prepare(self)?.run(Streams::Terminal),
@@ -116,7 +144,7 @@ impl Session {
         let stdout = child.stdout.take().context("the pipe is gone")?;
         thread::scope(|scope| {
             scope.spawn(move || forward(stdout, &mut sink));
-            wait(child, self.timeout)
+            wait(child, self.timeout, || false)
         })
     }
 
@@ -248,7 +276,7 @@ impl<'a> Emulated<'a> {
         let status = match streams {
             Streams::Terminal => {
                 let child = qemu.spawn().context("cannot run QEMU")?;
-                wait(child, self.session.timeout)?
+                wait(child, self.session.timeout, || false)?
             }
             Streams::Captured(mut sink) => {
                 let mut child = qemu
@@ -259,10 +287,22 @@ impl<'a> Emulated<'a> {
                     .context("cannot run QEMU")?;
                 let stdout = child.stdout.take().context("the pipe is gone")?;
                 let stderr = child.stderr.take().context("the pipe is gone")?;
+                let last = Mutex::new(Instant::now());
+                let silent = || {
+                    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                    self.session
+                        .silence
+                        .is_some_and(|most| last.elapsed() > most)
+                };
                 thread::scope(|scope| {
-                    scope.spawn(move || forward(stdout, &mut *sink));
+                    scope.spawn(|| {
+                        forward(stdout, &mut |bytes| {
+                            *last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                            sink(bytes);
+                        });
+                    });
                     scope.spawn(move || forward(stderr, &mut to_stderr));
-                    wait(child, self.session.timeout)
+                    wait(child, self.session.timeout, silent)
                 })?
             }
         };
@@ -282,11 +322,13 @@ impl<'a> Emulated<'a> {
         if let Some(status) = left.and_then(|text| text.trim().parse().ok()) {
             return Ok(status);
         }
+        let how = match qemu_status {
+            EXIT_SILENT => "fell silent".to_owned(),
+            status => format!("ended, QEMU with status {status},"),
+        };
         let console = fs::read(self.dir.join("console.log")).unwrap_or_default();
-        bail!(
-            "the lab ended before the command did (QEMU's status {qemu_status}); its console:\n{}",
-            cmd::last_lines(&String::from_utf8_lossy(&console), 20)
-        )
+        let console = cmd::last_lines(&String::from_utf8_lossy(&console), 20);
+        Err(Died { how, console }.into())
     }
 
     /// The archive that tells init what to do.
@@ -442,20 +484,18 @@ fn default_memory_mib() -> u64 {
     DEFAULT_MEMORY_MIB.min(kib / 1024 * 3 / 4).max(2048)
 }
 
-/// Waits for the end of `child`; kills it when `timeout` is over.
-fn wait(mut child: Child, timeout: Option<Duration>) -> Result<i32> {
-    let Some(timeout) = timeout else {
-        return Ok(exit_code(child.wait()?));
-    };
-    let deadline = Instant::now() + timeout;
+/// Waits for the end of `child`; kills it when `timeout` is over, or once it is `silent`.
+fn wait(mut child: Child, timeout: Option<Duration>, silent: impl Fn() -> bool) -> Result<i32> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(exit_code(status));
         }
-        if Instant::now() >= deadline {
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if late || silent() {
             child.kill()?;
             child.wait()?;
-            return Ok(EXIT_TIMEOUT);
+            return Ok(if late { EXIT_TIMEOUT } else { EXIT_SILENT });
         }
         thread::sleep(POLL);
     }
@@ -537,9 +577,15 @@ mod tests {
     fn a_command_that_runs_too_long_is_killed() {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
         assert_eq!(
-            wait(child, Some(Duration::from_millis(1))).unwrap(),
+            wait(child, Some(Duration::from_millis(1)), || false).unwrap(),
             EXIT_TIMEOUT
         );
+    }
+
+    #[test]
+    fn a_machine_that_falls_silent_is_killed() {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert_eq!(wait(child, None, || true).unwrap(), EXIT_SILENT);
     }
 
     #[test]
@@ -548,6 +594,6 @@ mod tests {
             .args(["-c", "kill -TERM $$"])
             .spawn()
             .unwrap();
-        assert_eq!(wait(child, None).unwrap(), 128 + 15);
+        assert_eq!(wait(child, None, || false).unwrap(), 128 + 15);
     }
 }

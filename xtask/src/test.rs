@@ -11,12 +11,14 @@ use serde::Deserialize;
 
 use crate::guests::GuestProgram;
 use crate::kernel::Track;
-use crate::lab::{Place, Session};
+use crate::lab::{Died, Place, Session};
 use crate::report::{Measurement, Report};
 use crate::{cmd, paths, ui};
 
 /// The guest tests take minutes where they run in hardware, and most of an hour where they do not.
 const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
+/// How many emulated machines the guest tests may use up.
+const LABS: usize = 3;
 /// The package whose tests open `/dev/kvm`.
 const KVM_PACKAGE: &str = "vmm";
 
@@ -203,7 +205,7 @@ impl Counts {
 
 /// The tests that boot guests, all in one session of the lab.
 fn guest_tests(report: &mut Report, filters: &[String]) -> Result<()> {
-    let program = GuestProgram {
+    let mut program = GuestProgram {
         name: "memu-guest-tests",
         tracks: &Track::ALL,
         needs_qemu: false,
@@ -215,14 +217,29 @@ fn guest_tests(report: &mut Report, filters: &[String]) -> Result<()> {
         Place::Emulated => "in the lab, since this machine has no VT-x or SVM",
     };
     ui::note(&format!("tests that boot guests, {place}"));
-    let mut verdicts = Vec::new();
-    let status = program.run(|line| match serde_json::from_str::<Verdict>(line) {
-        Ok(verdict) => {
-            ui::result_line(&describe(&verdict));
-            verdicts.push(verdict);
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    let mut status = program.run(|line| take(&mut verdicts, line));
+    let mut labs = 1;
+    // Like a guest there, the emulated machine itself dies now and then; what it did not come to runs in another.
+    while labs < LABS
+        && let Err(error) = &status
+        && error.is::<Died>()
+    {
+        eprintln!("guest tests: {error:#}");
+        labs += 1;
+        program.arguments = filters.to_vec();
+        for verdict in &verdicts {
+            program
+                .arguments
+                .extend(["--skip".into(), verdict.name.clone()]);
         }
-        Err(_) => ui::result_line(line),
-    });
+        status = program.run(|line| take(&mut verdicts, line));
+    }
+    if labs > 1 {
+        report
+            .notes
+            .push(format!("it took {labs} labs, since one died"));
+    }
     let failures = verdicts
         .iter()
         .filter(|verdict| !verdict.ok && verdict.skipped.is_none())
@@ -278,6 +295,19 @@ fn guest_tests(report: &mut Report, filters: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes in a verdict, and shows it and whatever is none.
+fn take(verdicts: &mut Vec<Verdict>, line: &str) {
+    let Ok(verdict) = serde_json::from_str::<Verdict>(line) else {
+        return ui::result_line(line);
+    };
+    ui::result_line(&describe(&verdict));
+    // In full: a log is all that is left of a failure elsewhere.
+    for (number, why) in verdict.again.iter().enumerate() {
+        eprintln!("attempt {} of {}: {why}", number + 1, verdict.name);
+    }
+    verdicts.push(verdict);
 }
 
 /// One line on a guest test.

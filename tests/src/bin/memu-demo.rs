@@ -1,6 +1,7 @@
 //! The demo: a host with two CXL host bridges and two expanders; its user makes a region, puts it online and works in it.
 
 use anyhow::{Context, Result, ensure};
+use tests::alive;
 use tests::guest::{Machine, Outcome};
 use tests::options::Options;
 use tests::result::Measurement;
@@ -37,6 +38,7 @@ step after
 
 fn main() -> Result<()> {
     let Options { lab, .. } = Options::from_arguments()?;
+    alive::begin();
     let system = lab.systems.first().context("no guest system")?;
     let mut guest = Machine::new(&lab, system, "demo", HARDWARE)
         .cmdline("memhp_default_state=offline")

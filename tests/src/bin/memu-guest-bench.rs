@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
+use tests::alive;
 use tests::guest::{Guest, Lab, Machine, Outcome, System};
 use tests::options::Options;
 use tests::result::Measurement;
@@ -37,6 +38,7 @@ struct Figures {
 
 fn main() -> Result<()> {
     let Options { lab, .. } = Options::from_arguments()?;
+    alive::begin();
     let system = lab.systems.first().context("no guest system")?;
     let memu = measure(
         machine(&lab, system, "memu", 100_000, 256).start()?,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
+use tests::alive;
 use tests::guest::Lab;
 use tests::options::Options;
 use tests::suite;
@@ -81,17 +82,24 @@ fn verdict(test: &suite::Test, lab: &Lab) -> Result<Verdict> {
 }
 
 fn main() -> Result<ExitCode> {
-    let Options { lab, list, filters } = Options::from_arguments()?;
+    let Options {
+        lab,
+        list,
+        skipped,
+        filters,
+    } = Options::from_arguments()?;
     let chosen = suite::all().into_iter().filter(|test| {
-        filters.is_empty()
+        let wanted = filters.is_empty()
             || filters
                 .iter()
-                .any(|filter| test.name.contains(filter.as_str()))
+                .any(|filter| test.name.contains(filter.as_str()));
+        wanted && !skipped.iter().any(|name| name == test.name)
     });
     if list {
         chosen.for_each(|test| println!("{}", test.name));
         return Ok(ExitCode::SUCCESS);
     }
+    alive::begin();
     let queue = Mutex::new(chosen);
     let next = || {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
