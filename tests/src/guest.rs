@@ -401,11 +401,37 @@ impl Guest {
             }
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => {
+                let machine = self.machine();
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                bail!("no end within {} s: {}", deadline.as_secs(), self.tail())
+                bail!(
+                    "no end within {} s: {}\n  machine:\n{machine}",
+                    deadline.as_secs(),
+                    self.tail()
+                )
             }
         }
+    }
+
+    /// What the machine says of itself, and whether its exits still grow; a VMM that hangs does not hang the test.
+    fn machine(&self) -> String {
+        ["state", "exits", "exits"]
+            .map(|what| {
+                let output = Command::new("timeout")
+                    .arg("10")
+                    .arg(&self.ctl)
+                    .arg("--socket")
+                    .arg(&self.socket)
+                    .args([what, "--json"])
+                    .output();
+                match output {
+                    Ok(output) => [output.stdout, output.stderr]
+                        .map(|text| String::from_utf8_lossy(&text).trim_end().to_owned())
+                        .concat(),
+                    Err(error) => error.to_string(),
+                }
+            })
+            .join("\n")
     }
 
     fn tail(&self) -> String {
