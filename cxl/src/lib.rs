@@ -11,10 +11,12 @@
 //! | [`device`], [`mailbox`], [`event`] | the memory device's register block, its commands and event logs |
 //! | [`interleave`], [`decode`] | address arithmetic, and from committed decoders to mapped ranges |
 //! | [`media`] | where the bytes of a device's address space live |
+//! | [`coherence`] | who holds a line of memory that a Type 2 device shares with its host |
 //! | [`cdat`] | the coherent device attribute table and its DOE protocol |
 
 mod access;
 pub mod cdat;
+pub mod coherence;
 pub mod component;
 pub mod decode;
 pub mod device;

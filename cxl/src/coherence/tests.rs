@@ -1,0 +1,643 @@
+//! The engine against rules that are written down apart from it: a table of what each access does, and data that move only
+//! with the messages.
+
+use super::*;
+
+/// A small generator with a fixed seed, so that a failure comes again (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    }
+}
+
+const PAGES: u64 = 6;
+const LINES_OF_PAGE: u64 = PAGE / LINE;
+
+fn engine(cache: (usize, usize), filter: (usize, usize)) -> Engine {
+    let mut engine = Engine::new(Config {
+        capacity: PAGES * PAGE,
+        cache,
+        filter,
+    })
+    .unwrap();
+    engine.set_trace(1 << 20);
+    engine
+}
+
+fn large() -> Engine {
+    engine((1024, 16), (1024, 16))
+}
+
+fn messages(engine: &mut Engine) -> Vec<Message> {
+    let trace = engine.take_trace();
+    trace.into_iter().map(|event| event.message).collect()
+}
+
+/// Brings a line into a state by the shortest way.
+fn bring(engine: &mut Engine, line: u64, host: Host, device: Device) {
+    match (host, device) {
+        (Host::Invalid, Device::Invalid) => {}
+        (Host::Invalid, Device::Exclusive) => engine.device_read(line).unwrap(),
+        (Host::Invalid, Device::Modified) => engine.device_write(line).unwrap(),
+        (Host::Exclusive, Device::Invalid) => engine.host_read(line).unwrap(),
+        (Host::Modified, Device::Invalid) => engine.host_write(line).unwrap(),
+        _ => {
+            engine.host_read(line).unwrap();
+            engine.device_read(line).unwrap();
+            if host == Host::Invalid {
+                engine.host_evict(line).unwrap();
+            }
+            if device == Device::Invalid {
+                engine.device_evict(line).unwrap();
+            }
+        }
+    }
+    assert_eq!(engine.state(line), (host, device));
+    engine.take_trace();
+}
+
+/// All states that may be, and what each access says and leaves. Written from the tables of sections 3.3 and 3.5: S is a
+/// copy for reading, E and M the only one.
+#[test]
+fn every_access_in_every_state_says_what_the_protocol_says() {
+    use Device as D;
+    use Host as H;
+    use Message::*;
+    type Row = (H, D, [(H, D, &'static [Message]); 4]);
+    const TABLE: &[Row] = &[
+        (
+            H::Invalid,
+            D::Invalid,
+            [
+                (H::Exclusive, D::Invalid, &[MemRd, CmpE]),
+                (H::Modified, D::Invalid, &[MemRdOwn, CmpE]),
+                (H::Invalid, D::Exclusive, &[Fill]),
+                (H::Invalid, D::Modified, &[Fill]),
+            ],
+        ),
+        (
+            H::Invalid,
+            D::Shared,
+            [
+                (H::Shared, D::Shared, &[MemRd, CmpS]),
+                (H::Modified, D::Invalid, &[MemRdOwn, Yield, CmpE]),
+                (H::Invalid, D::Shared, &[]),
+                (H::Invalid, D::Modified, &[]),
+            ],
+        ),
+        (
+            H::Invalid,
+            D::Exclusive,
+            [
+                (H::Shared, D::Shared, &[MemRd, Yield, CmpS]),
+                (H::Modified, D::Invalid, &[MemRdOwn, Yield, CmpE]),
+                (H::Invalid, D::Exclusive, &[]),
+                (H::Invalid, D::Modified, &[]),
+            ],
+        ),
+        (
+            H::Invalid,
+            D::Modified,
+            [
+                (H::Shared, D::Shared, &[MemRd, WriteBack, CmpS]),
+                (H::Modified, D::Invalid, &[MemRdOwn, WriteBack, CmpE]),
+                (H::Invalid, D::Modified, &[]),
+                (H::Invalid, D::Modified, &[]),
+            ],
+        ),
+        (
+            H::Shared,
+            D::Invalid,
+            [
+                (H::Shared, D::Invalid, &[]),
+                (H::Modified, D::Invalid, &[MemInv, CmpE]),
+                (H::Shared, D::Shared, &[Fill]),
+                (H::Invalid, D::Modified, &[BiSnpInv, BiRspI, Fill]),
+            ],
+        ),
+        (
+            H::Shared,
+            D::Shared,
+            [
+                (H::Shared, D::Shared, &[]),
+                (H::Modified, D::Invalid, &[MemInv, Yield, CmpE]),
+                (H::Shared, D::Shared, &[]),
+                (H::Invalid, D::Modified, &[BiSnpInv, BiRspI]),
+            ],
+        ),
+        (
+            H::Exclusive,
+            D::Invalid,
+            [
+                (H::Exclusive, D::Invalid, &[]),
+                (H::Modified, D::Invalid, &[]),
+                (H::Shared, D::Shared, &[BiSnpData, BiRspS, Fill]),
+                (H::Invalid, D::Modified, &[BiSnpInv, BiRspI, Fill]),
+            ],
+        ),
+        (
+            H::Modified,
+            D::Invalid,
+            [
+                (H::Modified, D::Invalid, &[]),
+                (H::Modified, D::Invalid, &[]),
+                (H::Shared, D::Shared, &[BiSnpData, MemWr, BiRspS, Fill]),
+                (H::Invalid, D::Modified, &[BiSnpInv, MemWr, BiRspI, Fill]),
+            ],
+        ),
+    ];
+    let accesses: [fn(&mut Engine, u64) -> Result<(), Error>; 4] = [
+        Engine::host_read,
+        Engine::host_write,
+        Engine::device_read,
+        Engine::device_write,
+    ];
+    for &(host, device, outcomes) in TABLE {
+        for (access, (then_host, then_device, said)) in accesses.iter().zip(outcomes) {
+            let mut engine = large();
+            bring(&mut engine, 3 * LINE, host, device);
+            access(&mut engine, 3 * LINE + 17).unwrap();
+            let state = engine.state(3 * LINE);
+            assert_eq!(state, (then_host, then_device), "{host:?} {device:?}");
+            assert_eq!(messages(&mut engine), said, "{host:?} {device:?}");
+        }
+    }
+}
+
+#[test]
+fn a_page_in_device_bias_is_the_devices_without_a_word() {
+    let mut engine = large();
+    engine.host_write(0).unwrap();
+    engine.host_read(LINE).unwrap();
+    engine.host_read(PAGE).unwrap();
+    engine.take_trace();
+    assert_eq!(engine.set_bias(0, 100, Bias::Device), Ok(1));
+    assert_eq!(engine.set_bias(0, PAGE, Bias::Device), Ok(0));
+    use Message::*;
+    let first = [BiSnpInv, MemWr, BiRspI, BiSnpInv, BiRspI];
+    assert_eq!(messages(&mut engine), first);
+    assert_eq!(engine.statistics().flipped_lines, 2);
+    for line in 0..LINES_OF_PAGE {
+        engine.device_write(line * LINE).unwrap();
+    }
+    assert!(messages(&mut engine).iter().all(|said| *said == Fill));
+    assert_eq!(engine.bias(PAGE - 1), Bias::Device);
+    assert_eq!(engine.state(PAGE).0, Host::Exclusive, "another page");
+
+    // The host comes back: all that the device holds of the page goes to memory first.
+    engine.host_read(5 * LINE).unwrap();
+    let said = messages(&mut engine);
+    let (flushed, rest) = said.split_at(LINES_OF_PAGE as usize);
+    assert!(flushed.iter().all(|said| *said == WriteBack));
+    assert_eq!(rest, [MemRd, CmpE]);
+    assert_eq!(engine.bias(0), Bias::Host);
+    let statistics = engine.statistics();
+    assert_eq!(
+        (
+            statistics.flips_to_device,
+            statistics.flips_to_host,
+            statistics.host_took_back
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(statistics.flipped_lines, 2 + LINES_OF_PAGE);
+}
+
+#[test]
+fn flipping_goes_both_ways() {
+    let mut engine = large();
+    engine.set_bias(PAGE, PAGE, Bias::Device).unwrap();
+    assert_eq!(engine.flip_bias(0, 3 * PAGE), Ok(3));
+    let biases = [0, 1, 2].map(|page| engine.bias(page * PAGE));
+    assert_eq!(biases, [Bias::Device, Bias::Host, Bias::Device]);
+    assert_eq!(engine.pages_in_device_bias(), 2);
+    assert_eq!(engine.flip_bias(PAGE, 0), Ok(0));
+}
+
+#[test]
+fn a_full_snoop_filter_takes_lines_from_the_host() {
+    let mut engine = engine((64, 16), (4, 4));
+    for line in 0..4 {
+        engine.host_write(line * LINE).unwrap();
+    }
+    // Used again, so line 1 is the oldest.
+    engine.host_read(0).unwrap();
+    engine.take_trace();
+    engine.host_read(9 * LINE).unwrap();
+    use Message::*;
+    let said: Vec<_> = engine.take_trace();
+    let said: Vec<_> = said
+        .iter()
+        .map(|event| (event.line, event.message))
+        .collect();
+    let (new, old) = (9 * LINE, LINE);
+    assert_eq!(
+        said,
+        [
+            (new, MemRd),
+            (old, BiSnpInv),
+            (old, MemWr),
+            (old, BiRspI),
+            (new, CmpE)
+        ]
+    );
+    assert_eq!(engine.state(LINE).0, Host::Invalid);
+    assert_eq!(engine.state(0).0, Host::Modified);
+    assert_eq!(
+        (engine.statistics().filter_evictions, engine.lines().0),
+        (1, 4)
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let config = Config {
+        capacity: PAGE,
+        cache: (16, 16),
+        filter: (16, 16),
+    };
+    for wrong in [
+        Config {
+            capacity: PAGE + 1,
+            ..config
+        },
+        Config {
+            cache: (17, 16),
+            ..config
+        },
+        Config {
+            cache: (16, 0),
+            ..config
+        },
+        Config {
+            filter: (0, 1),
+            ..config
+        },
+    ] {
+        assert!(Engine::new(wrong).is_err(), "{wrong:?}");
+    }
+    let mut engine = Engine::new(config).unwrap();
+    for beyond in [PAGE, u64::MAX] {
+        assert!(engine.host_read(beyond).is_err());
+        assert!(engine.host_write(beyond).is_err());
+        assert!(engine.device_read(beyond).is_err());
+        assert!(engine.device_write(beyond).is_err());
+        assert!(engine.set_bias(beyond, 1, Bias::Device).is_err());
+        assert!(engine.flip_bias(1, beyond).is_err());
+        assert!(engine.discard(beyond, u64::MAX).is_err());
+    }
+    assert_eq!(*engine.statistics(), Statistics::default());
+    assert_eq!(engine.steps, 0);
+}
+
+#[test]
+fn memory_that_begins_anew_is_held_by_nobody() {
+    let mut engine = large();
+    engine.host_write(0).unwrap();
+    engine.device_write(LINE).unwrap();
+    engine.host_write(PAGE).unwrap();
+    engine.set_bias(2 * PAGE, PAGE, Bias::Device).unwrap();
+    engine.take_trace();
+    engine.discard(0, 2 * LINE).unwrap();
+    engine.discard(2 * PAGE, PAGE - 1).unwrap();
+    assert_eq!(engine.bias(2 * PAGE), Bias::Device);
+    engine.discard(2 * PAGE, PAGE).unwrap();
+    assert_eq!(messages(&mut engine), []);
+    assert_eq!(engine.lines(), (1, 0));
+    assert_eq!(engine.bias(2 * PAGE), Bias::Host);
+    assert_eq!(engine.state(PAGE).0, Host::Modified);
+}
+
+/// Rules about the whole, apart from the engine: lines are kept with the time of their last use, and everything is found by
+/// looking at all of them.
+#[derive(Default)]
+struct Model {
+    /// Rank of the host's and of the device's copy (0 to 3: I, S, E, M), each with the time of its last use.
+    lines: Vec<(u8, u64, u8, u64)>,
+    device_bias: Vec<bool>,
+    ways: (u64, u64),
+    sets: (u64, u64),
+    clock: u64,
+    counts: Statistics,
+}
+
+impl Model {
+    fn new(cache: (u64, u64), filter: (u64, u64)) -> Self {
+        Self {
+            lines: vec![(0, 0, 0, 0); (PAGES * LINES_OF_PAGE) as usize],
+            device_bias: vec![false; PAGES as usize],
+            ways: (cache.1, filter.1),
+            sets: (cache.0 / cache.1, filter.0 / filter.1),
+            ..Self::default()
+        }
+    }
+
+    fn page(line: usize) -> usize {
+        line / LINES_OF_PAGE as usize
+    }
+
+    fn flush_device(&mut self, line: usize) {
+        if self.lines[line].2 == 3 {
+            self.counts.device_write_backs += 1;
+        }
+        self.lines[line].2 = 0;
+    }
+
+    /// The host is left with a copy of at most this rank.
+    fn snoop(&mut self, line: usize, rank: u8) {
+        match rank {
+            0 => self.counts.snoops_to_invalidate += 1,
+            _ => self.counts.snoops_for_data += 1,
+        }
+        self.counts.snoop_responses += 1;
+        if self.lines[line].0 == 3 {
+            self.counts.host_write_backs += 1;
+            self.counts.link_bytes += 64;
+        }
+        self.lines[line].0 = rank;
+    }
+
+    /// The line that has been used least lately of those in the set of another one, if the set is full.
+    fn victim(&self, line: usize, of_host: bool) -> Option<usize> {
+        let (ways, sets) = match of_host {
+            true => (self.ways.1, self.sets.1 as usize),
+            false => (self.ways.0, self.sets.0 as usize),
+        };
+        let used = |at: &usize| {
+            let (host, host_time, device, device_time) = self.lines[*at];
+            match of_host {
+                true => (host, host_time),
+                false => (device, device_time),
+            }
+        };
+        let rivals = (0..self.lines.len()).filter(|at| at % sets == line % sets && used(at).0 > 0);
+        let rivals: Vec<usize> = rivals.collect();
+        (rivals.len() as u64 == ways)
+            .then(|| rivals.into_iter().min_by_key(|at| used(at).1).unwrap())
+    }
+
+    fn host(&mut self, line: usize, write: bool) {
+        self.clock += 1;
+        match write {
+            true => self.counts.host_writes += 1,
+            false => self.counts.host_reads += 1,
+        }
+        if self.device_bias[Self::page(line)] {
+            self.counts.host_took_back += 1;
+            self.to_host(Self::page(line));
+        }
+        let rank = self.lines[line].0;
+        if rank >= 2 || (rank == 1 && !write) {
+            self.counts.host_hits += 1;
+            self.lines[line].0 = if write { 3 } else { rank };
+        } else {
+            self.counts.requests += 1;
+            if rank == 1 {
+                self.counts.host_upgrades += 1;
+            } else {
+                self.counts.link_bytes += 64;
+                if let Some(victim) = self.victim(line, true) {
+                    self.counts.filter_evictions += 1;
+                    self.snoop(victim, 0);
+                }
+            }
+            let device = self.lines[line].2;
+            if write {
+                self.flush_device(line);
+            } else if device > 0 {
+                self.counts.device_write_backs += u64::from(device == 3);
+                self.lines[line].2 = 1;
+            }
+            self.lines[line].0 = match (write, device) {
+                (true, _) => 3,
+                (false, 0) => 2,
+                (false, _) => 1,
+            };
+        }
+        self.lines[line].1 = self.clock;
+    }
+
+    fn device(&mut self, line: usize, write: bool) {
+        self.clock += 1;
+        match write {
+            true => self.counts.device_writes += 1,
+            false => self.counts.device_reads += 1,
+        }
+        let (host, _, rank, _) = self.lines[line];
+        match (rank, write) {
+            (0, _) => self.counts.device_misses += 1,
+            (1, true) => self.counts.device_upgrades += 1,
+            _ => self.counts.device_hits += 1,
+        }
+        if write && host > 0 {
+            self.snoop(line, 0);
+        } else if !write && host > 1 {
+            self.snoop(line, 1);
+        }
+        if rank == 0 {
+            if let Some(victim) = self.victim(line, false) {
+                self.counts.cache_evictions += 1;
+                self.flush_device(victim);
+            }
+            self.counts.device_fills += 1;
+        }
+        self.lines[line].2 = match (write, rank, host) {
+            (true, ..) => 3,
+            (false, 0, 0) => 2,
+            (false, 0, _) => 1,
+            (false, ..) => rank,
+        };
+        self.lines[line].3 = self.clock;
+    }
+
+    fn lines_of(page: usize) -> std::ops::Range<usize> {
+        page * LINES_OF_PAGE as usize..(page + 1) * LINES_OF_PAGE as usize
+    }
+
+    fn to_host(&mut self, page: usize) {
+        self.counts.flips_to_host += 1;
+        for line in Self::lines_of(page) {
+            if self.lines[line].2 > 0 {
+                self.counts.flipped_lines += 1;
+                self.flush_device(line);
+            }
+        }
+        self.device_bias[page] = false;
+    }
+
+    fn to_device(&mut self, page: usize) {
+        self.counts.flips_to_device += 1;
+        for line in Self::lines_of(page) {
+            if self.lines[line].0 > 0 {
+                self.counts.flipped_lines += 1;
+                self.snoop(line, 0);
+            }
+        }
+        self.device_bias[page] = true;
+    }
+}
+
+/// The version of each line in memory and in both copies; they move with the messages alone.
+struct Data {
+    memory: Vec<u64>,
+    host: Vec<Option<u64>>,
+    device: Vec<Option<u64>>,
+}
+
+impl Data {
+    fn follow(&mut self, event: &Event) {
+        let line = (event.line / LINE) as usize;
+        match event.message {
+            Message::MemRd | Message::MemRdOwn | Message::MemInv => {}
+            // With the data that memory has now.
+            Message::CmpS | Message::CmpE => {
+                self.host[line].get_or_insert(self.memory[line]);
+            }
+            Message::MemWr => self.memory[line] = self.host[line].unwrap(),
+            Message::MemClnEvct | Message::BiRspI => self.host[line] = None,
+            Message::BiRspS | Message::BiSnpData | Message::BiSnpInv => {}
+            Message::Fill => self.device[line] = Some(self.memory[line]),
+            Message::WriteBack => self.memory[line] = self.device[line].unwrap(),
+            Message::Yield => {}
+        }
+    }
+}
+
+fn rank(state: (Host, Device)) -> (u8, u8) {
+    let host = match state.0 {
+        Host::Invalid => 0,
+        Host::Shared => 1,
+        Host::Exclusive => 2,
+        Host::Modified => 3,
+    };
+    let device = match state.1 {
+        Device::Invalid => 0,
+        Device::Shared => 1,
+        Device::Exclusive => 2,
+        Device::Modified => 3,
+    };
+    (host, device)
+}
+
+/// Random accesses of both sides: the engine's states and counters are those of the model at every step, each load finds
+/// what was stored last, and nobody writes while another one may read.
+fn agree(cache: (u64, u64), filter: (u64, u64), seed: u64) {
+    let sizes = |(lines, ways): (u64, u64)| (lines as usize, ways as usize);
+    let mut engine = engine(sizes(cache), sizes(filter));
+    let mut model = Model::new(cache, filter);
+    let lines = PAGES * LINES_OF_PAGE;
+    let mut data = Data {
+        memory: vec![0; lines as usize],
+        host: vec![None; lines as usize],
+        device: vec![None; lines as usize],
+    };
+    let mut newest = vec![0; lines as usize];
+    let mut random = Random(seed);
+    for step in 1..=20_000 {
+        // Most accesses go to a few lines, so that both sides meet.
+        let line = match random.below(3) {
+            0 => random.below(lines),
+            _ => random.below(16) * 23 % lines,
+        };
+        let (at, address) = (line as usize, line * LINE + random.below(LINE));
+        let choice = random.below(100);
+        match choice {
+            0..25 => engine.host_read(address).unwrap(),
+            25..45 => engine.host_write(address).unwrap(),
+            45..70 => engine.device_read(address).unwrap(),
+            70..90 => engine.device_write(address).unwrap(),
+            90..93 => engine.host_evict(address).unwrap(),
+            93..96 => engine.device_evict(address).unwrap(),
+            96..98 => drop(engine.set_bias(address, 1, Bias::Device).unwrap()),
+            _ => drop(engine.set_bias(address, 1, Bias::Host).unwrap()),
+        }
+        match choice {
+            0..25 => model.host(at, false),
+            25..45 => model.host(at, true),
+            45..70 => model.device(at, false),
+            70..90 => model.device(at, true),
+            90..93 => match model.lines[at].0 {
+                0 => {}
+                3 => {
+                    model.counts.host_write_backs += 1;
+                    model.counts.link_bytes += 64;
+                    model.lines[at].0 = 0;
+                }
+                _ => {
+                    model.counts.host_clean_evictions += 1;
+                    model.lines[at].0 = 0;
+                }
+            },
+            93..96 => model.flush_device(at),
+            96..98 if !model.device_bias[Model::page(at)] => model.to_device(Model::page(at)),
+            98.. if model.device_bias[Model::page(at)] => model.to_host(Model::page(at)),
+            _ => {}
+        }
+        for event in engine.take_trace() {
+            data.follow(&event);
+        }
+        if let 90..93 = choice {
+            // What the host has written back it has given up; nothing else says so.
+            data.host[at] = None;
+        }
+        match choice {
+            0..25 => assert_eq!(data.host[at], Some(newest[at]), "step {step}, line {line}"),
+            45..70 => assert_eq!(
+                data.device[at],
+                Some(newest[at]),
+                "step {step}, line {line}"
+            ),
+            25..45 => {
+                data.host[at] = Some(step);
+                newest[at] = step;
+            }
+            70..90 => {
+                data.device[at] = Some(step);
+                newest[at] = step;
+            }
+            _ => {}
+        }
+        for other in 0..lines {
+            let (host, device) = rank(engine.state(other * LINE));
+            let expected = &model.lines[other as usize];
+            assert_eq!(
+                (host, device),
+                (expected.0, expected.2),
+                "step {step}, line {other}"
+            );
+            assert!(
+                host < 2 || device == 0,
+                "step {step}: a writer beside a reader"
+            );
+            assert!(
+                device < 2 || host == 0,
+                "step {step}: a writer beside a reader"
+            );
+        }
+        assert_eq!(
+            *engine.statistics(),
+            model.counts,
+            "step {step}, choice {choice}"
+        );
+    }
+    let (host, device) = engine.lines();
+    assert!(host as u64 <= filter.0 && device as u64 <= cache.0);
+    let counts = model.counts;
+    assert!(counts.host_took_back > 0 && counts.snoops_for_data > 0 && counts.host_upgrades > 0);
+}
+
+#[test]
+fn random_accesses_agree_with_the_model_where_everything_fits() {
+    agree((1024, 16), (1024, 16), 1);
+}
+
+#[test]
+fn random_accesses_agree_with_the_model_in_a_small_cache_and_filter() {
+    agree((32, 4), (16, 2), 2);
+    agree((8, 8), (8, 1), 3);
+}
