@@ -136,12 +136,20 @@ fn exited_threads_are_not_waited_for() {
     }
 }
 
+/// The watchdog of a kernel that ends by itself, and of one that does not.
+const PATIENT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(50);
+
 fn fault(body: &str, block: u32) -> (u32, Fault, u32) {
+    fault_within(PATIENT, body, block)
+}
+
+fn fault_within(watchdog: Duration, body: &str, block: u32) -> (u32, Fault, u32) {
     let text = format!(
         "{HEADER}.entry k() {{ .reg .b64 %rd<4>; .reg .b32 %r<4>; .reg .pred %p<4>; mov.u32 %r1, %tid.x;\n{body}\nret; }}"
     );
     let [interpreted, compiled] = [Tier::Interpreter, Tier::Compiler].map(|tier| {
-        let device = Device::with_watchdog(Duration::from_millis(50), tier);
+        let device = Device::with_watchdog(watchdog, tier);
         let kernel = device.kernel(&text, "k");
         match device.launch_bytes(&kernel, [2, 1, 1], [block, 1, 1], 0, &[]) {
             Err(error @ gpu::Error::Fault { .. }) => {
@@ -190,9 +198,10 @@ fn faults_have_cudas_numbers_and_the_line() {
 
 #[test]
 fn an_endless_kernel_is_ended_by_the_watchdog() {
-    assert_eq!(fault("$loop: bra $loop;", 33).0, 702);
+    assert_eq!(fault_within(SHORT, "$loop: bra $loop;", 33).0, 702);
     assert_eq!(
-        fault(
+        fault_within(
+            SHORT,
             "$loop: add.u32 %r2, %r2, 1; setp.ne.u32 %p1, %r1, 99; @%p1 bra $loop;",
             64
         )
