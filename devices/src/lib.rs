@@ -1,6 +1,7 @@
 //! What a guest sees on a bus: CXL ports, memory expanders and accelerators, virtio functions, serial, power.
 
 mod cdat;
+pub mod coherence;
 mod cxl_config;
 mod device;
 mod downstream_port;
@@ -36,6 +37,6 @@ pub use effect::Effect;
 /// What is behind the registers of an accelerator.
 pub use gpu;
 pub use host::HostBridge;
-pub use type2::{Type2, Type2Config};
+pub use type2::{Trapped, Type2, Type2Config};
 pub use type3::{Type3, Type3Config};
 pub use upstream_port::{UpstreamPort, UpstreamPortConfig};

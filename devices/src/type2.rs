@@ -11,12 +11,14 @@ use cxl::component::ProtocolError;
 use cxl::dvsec::{self, RegisterBlockId};
 use cxl::hdm::EndpointDecoder;
 use cxl::{ComponentRegisters, Role};
+use gpu::DeviceMemory;
 use gpu::backend::Properties;
 use gpu::protocol::registers::{Outcome, Registers, Reply, Request};
 use gpu::protocol::spec::{self, COMMAND_BAR, COMPONENT_BAR, MEMORY_BAR};
 use pci::{Bar, BarWindow, ConfigSpace, Function, Ids, Link, MsixLayout, MsixTable, ResetKind};
 
 use crate::Effect;
+use crate::coherence::SharedEngine;
 use crate::cxl_config::accelerator_link;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::virtio::{Interrupt, read_pending};
@@ -45,6 +47,15 @@ const DECODERS: usize = 2;
 /// Tells how many bytes of device memory nobody owns.
 pub type FreeMemory = Box<dyn Fn() -> u64 + Send>;
 
+/// Device memory that the host reaches by exits, so that each access of it is known.
+#[derive(Clone, Debug)]
+pub struct Trapped {
+    /// The memory.
+    pub memory: Arc<DeviceMemory>,
+    /// Who is told.
+    pub engine: Arc<SharedEngine>,
+}
+
 /// What makes one accelerator differ from another.
 #[derive(Clone, Debug)]
 pub struct Type2Config {
@@ -62,6 +73,8 @@ pub struct Type2Config {
     pub memory: u64,
     /// What its registers tell.
     pub properties: Properties,
+    /// Its memory, if the machine is not to show it.
+    pub trapped: Option<Trapped>,
 }
 
 /// An accelerator.
@@ -69,6 +82,7 @@ pub struct Type2 {
     endpoint: Endpoint,
     memory: u64,
     registers: Registers,
+    trapped: Option<Trapped>,
     free: FreeMemory,
     interrupt: Arc<dyn Interrupt>,
     /// Effects of the CXL models, before they are turned into ours.
@@ -93,6 +107,7 @@ impl Type2 {
             performance,
             memory: capacity,
             properties,
+            trapped,
         } = config;
         let device = dvsec::device::accelerator(capacity, cache)?;
         let endpoint = Endpoint::new(EndpointConfig {
@@ -121,6 +136,7 @@ impl Type2 {
             endpoint,
             memory: capacity,
             registers: Registers::new(properties),
+            trapped,
             free,
             interrupt,
             scratch: Vec::new(),
@@ -157,6 +173,11 @@ impl Type2 {
         self.endpoint.protocol_error(error, out);
     }
 
+    /// Whether its memory is reached by exits alone.
+    pub fn is_trapped(&self) -> bool {
+        self.trapped.is_some()
+    }
+
     /// Its component registers.
     pub fn component(&self) -> &ComponentRegisters {
         &self.endpoint.component
@@ -180,8 +201,11 @@ impl Type2 {
         })
     }
 
-    /// Where the device's memory is decoded now, as a BAR.
+    /// Where the device's memory is to be shown, as a BAR; nowhere while that is not decoded, or is trapped.
     pub fn memory_window(&self) -> Option<BarWindow> {
+        if self.is_trapped() {
+            return None;
+        }
         self.endpoint.config.bar(MEMORY_BAR).map(|bar| BarWindow {
             base: bar.base,
             size: self.memory,
@@ -207,6 +231,32 @@ impl Type2 {
     /// Ends the control command at hand.
     pub fn reply(&mut self, reply: Reply) {
         self.registers.reply(reply);
+    }
+
+    /// The memory that is not shown, if all of an access is in it.
+    fn trapped(&self, offset: u64, data: &[u8]) -> Option<&Trapped> {
+        let trapped = self.trapped.as_ref()?;
+        let all = trapped.memory.slice(offset, data.len() as u64);
+        all.is_ok().then_some(trapped)
+    }
+
+    /// A load from memory that is not shown. Beyond its end there are zeros.
+    fn trapped_read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(Trapped { memory, engine }) = self.trapped(offset, data)
+            && memory.read(offset, data).is_ok()
+        {
+            engine.host_access(offset, data.len() as u64, false);
+        }
+    }
+
+    /// A store to memory that is not shown.
+    fn trapped_write(&self, offset: u64, data: &[u8]) {
+        if let Some(Trapped { memory, engine }) = self.trapped(offset, data)
+            && memory.write(offset, data).is_ok()
+        {
+            engine.host_access(offset, data.len() as u64, true);
+        }
     }
 
     /// Turns what the CXL models ask for into effects of this function.
@@ -245,6 +295,7 @@ impl Function for Type2 {
             COMMAND_BAR if offset < spec::REGISTERS_SIZE => {
                 self.registers.read(offset, data, &self.free);
             }
+            MEMORY_BAR => self.trapped_read(offset, data),
             _ => data.fill(0),
         }
     }
@@ -260,6 +311,7 @@ impl Function for Type2 {
             COMMAND_BAR if offset < spec::REGISTERS_SIZE => {
                 out.extend(self.registers.write(offset, data).map(Effect::Accelerator));
             }
+            MEMORY_BAR => self.trapped_write(offset, data),
             _ => {}
         }
         self.drain(out);

@@ -1,4 +1,4 @@
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use gpu::backend::Properties;
 use gpu::protocol::registers::{Command, Request};
@@ -6,8 +6,9 @@ use gpu::protocol::spec::{cmd, reg};
 use pci::{Function, ResetKind, spec};
 
 use super::testing::{LINK, MIB, Probe};
-use super::type2::{Type2, Type2Config};
+use super::type2::{Trapped, Type2, Type2Config};
 use crate::Effect;
+use crate::coherence::SharedEngine;
 use crate::virtio::Interrupt;
 
 /// Vectors that are pending.
@@ -27,6 +28,10 @@ impl Interrupt for Pending {
 const MEMORY: u64 = 768 * MIB;
 
 fn accelerator() -> Probe<Type2> {
+    with_memory(None)
+}
+
+fn with_memory(trapped: Option<Trapped>) -> Probe<Type2> {
     let config = Type2Config {
         name: "gpu0".into(),
         serial: 0x77,
@@ -43,11 +48,12 @@ fn accelerator() -> Probe<Type2> {
             multiprocessors: 2,
             max_threads: 1024,
         },
+        trapped,
     };
     let interrupt = Pending::default();
     interrupt.signal(9);
     let free = Box::new(|| 0x1_0000_0100);
-    Probe::new(Type2::new(config, free, std::sync::Arc::new(interrupt)).unwrap())
+    Probe::new(Type2::new(config, free, Arc::new(interrupt)).unwrap())
 }
 
 /// Gives the BARs 0, 2 and 4 their places and lets them decode.
@@ -93,6 +99,40 @@ fn the_dvsec_tells_of_cache_io_and_mem() {
     assert!(device.function.mem_enable());
     assert!(device.asked().decoders_changed);
     assert_eq!(device.cdat().len(), 160, "one range");
+}
+
+#[test]
+fn trapped_memory_is_memory_and_each_access_is_counted() {
+    let bytes = 1 << 20;
+    let memory = gpu::DeviceMemory::new(bytes).unwrap();
+    let engine = Arc::new(SharedEngine::new(bytes, 64 << 10, 1024).unwrap());
+    let mut device = with_memory(Some(Trapped {
+        memory: Arc::clone(&memory),
+        engine: Arc::clone(&engine),
+    }));
+    place(&mut device);
+    assert_eq!(device.function.memory_window(), None);
+    assert!(device.function.data_window().is_some());
+    let mut write =
+        |offset, data: &[u8]| device.function.bar_write(4, offset, data, &mut Vec::new());
+    write(0x1000, &7_u64.to_le_bytes());
+    // Beyond the memory is nothing, nor in part of an access.
+    write(bytes - 4, &[1; 8]);
+    write(u64::MAX, &[1]);
+    let mut read = |offset| {
+        let mut data = [0xff; 8];
+        device
+            .function
+            .bar_read(4, offset, &mut data, &mut Vec::new());
+        u64::from_le_bytes(data)
+    };
+    assert_eq!(read(0x1000), 7);
+    assert_eq!(read(bytes - 4), 0);
+    assert_eq!(read(u64::MAX), 0);
+    assert_eq!(memory.load(0x1000, 8), Some(7));
+    let counters = engine.counters();
+    assert_eq!((counters.host_writes, counters.host_reads), (1, 1));
+    assert_eq!((counters.requests, counters.host_hits), (1, 1));
 }
 
 #[test]

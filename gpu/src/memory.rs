@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::Error;
+use crate::coherence::Coherence;
 
 /// Device address of the arena's first byte. No host address is ever seen by a guest.
 pub const BASE: u64 = 0x7000_0000_0000;
@@ -21,6 +22,9 @@ pub const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub struct DeviceMemory {
     region: MmapRegion,
+    coherence: Option<Arc<dyn Coherence>>,
+    /// Each access is told.
+    exact: bool,
     /// Free ranges: length by offset; neighbours are merged.
     free: Mutex<BTreeMap<u64, u64>>,
 }
@@ -36,11 +40,38 @@ impl DeviceMemory {
 
     /// Memory that is mapped already, such as a guest's window.
     pub fn from_region(region: MmapRegion) -> Arc<Self> {
+        Self::coherent(region, None, false)
+    }
+
+    /// As [`Self::from_region`], for memory whose lines somebody keeps account of. Where that is to be `exact`, copies, fills
+    /// and every access of a kernel that the interpreter runs are told; kernels are not to be compiled then.
+    pub fn coherent(
+        region: MmapRegion,
+        coherence: Option<Arc<dyn Coherence>>,
+        exact: bool,
+    ) -> Arc<Self> {
         let usable = region.size() as u64 / GRANULE * GRANULE;
         Arc::new(Self {
             region,
+            coherence,
+            exact,
             free: Mutex::new(BTreeMap::from([(0, usable)])),
         })
+    }
+
+    /// Who keeps account of accesses.
+    pub fn coherence(&self) -> Option<&Arc<dyn Coherence>> {
+        self.coherence.as_ref()
+    }
+
+    /// Tells of an access of the device, where all are told.
+    pub(crate) fn tell(&self, offset: u64, bytes: u64, write: bool) {
+        if self.exact
+            && bytes > 0
+            && let Some(coherence) = &self.coherence
+        {
+            coherence.access(offset, bytes, write);
+        }
     }
 
     /// Bytes of the arena.
@@ -94,6 +125,9 @@ impl DeviceMemory {
             offset
         };
         self.fill(offset, &[0], length)?;
+        if let Some(coherence) = &self.coherence {
+            coherence.renew(offset, length);
+        }
         Ok(offset)
     }
 
@@ -151,6 +185,7 @@ impl DeviceMemory {
 
     /// One access of 1, 2, 4 or 8 bytes at a multiple of them; `None` outside the arena.
     pub fn load(&self, offset: u64, bytes: u64) -> Option<u64> {
+        self.tell(offset, bytes, false);
         let offset = offset as usize;
         let relaxed = Ordering::Relaxed;
         Some(match bytes {
@@ -182,6 +217,7 @@ impl DeviceMemory {
 
     /// The counterpart of [`Self::load`].
     pub fn store(&self, offset: u64, bytes: u64, value: u64) -> Option<()> {
+        self.tell(offset, bytes, true);
         let offset = offset as usize;
         let relaxed = Ordering::Relaxed;
         match bytes {
@@ -207,6 +243,7 @@ impl DeviceMemory {
 
     /// Replaces a value of 2, 4 or 8 bytes by `f` of it and returns the old one, sequentially consistent.
     pub fn update(&self, offset: u64, bytes: u64, f: impl Fn(u64) -> u64) -> Option<u64> {
+        self.tell(offset, bytes, true);
         const ORDER: Ordering = Ordering::SeqCst;
         let offset = offset as usize;
         // The closures never refuse, so both results hold the old value.

@@ -55,6 +55,7 @@
 #define CONTROL_REGION_UNREGISTER 6
 #define CONTROL_PIN 7
 #define CONTROL_UNPIN 8
+#define CONTROL_COHERENCE_STATISTIC 9
 
 #define REGION_WRITABLE 1
 
@@ -71,6 +72,33 @@
 #define MAP_DOORBELLS 0x800000000000
 #define RING_STRIDE 0x100000
 #define INTERFACE_VERSION 1
+
+/* The device's counters of coherence, in their order. */
+#define ACCEL_STATISTICS \
+	"host_reads", \
+	"host_writes", \
+	"host_hits", \
+	"host_upgrades", \
+	"device_reads", \
+	"device_writes", \
+	"device_hits", \
+	"device_misses", \
+	"device_upgrades", \
+	"requests", \
+	"snoops_for_data", \
+	"snoops_to_invalidate", \
+	"snoop_responses", \
+	"host_write_backs", \
+	"host_clean_evictions", \
+	"device_write_backs", \
+	"device_fills", \
+	"filter_evictions", \
+	"cache_evictions", \
+	"flips_to_device", \
+	"flips_to_host", \
+	"host_took_back", \
+	"flipped_lines", \
+	"link_bytes"
 
 struct accel_segment {
 	__le64 address;

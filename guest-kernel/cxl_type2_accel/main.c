@@ -136,8 +136,31 @@ static ssize_t protocols_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(protocols);
 
+/* What host and device had to tell each other about lines of device memory: a counter a line. */
+static ssize_t coherence_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	static const char *const names[] = { ACCEL_STATISTICS };
+	struct accel *accel = dev_get_drvdata(dev);
+	ssize_t bytes = 0;
+	u64 counter;
+	size_t i;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		mutex_lock(&accel->lock);
+		err = accel_control(accel, CONTROL_COHERENCE_STATISTIC, (const u64[CONTROL_ARGS]){ i }, &counter);
+		mutex_unlock(&accel->lock);
+		if (err)
+			return err == -EINVAL ? -EOPNOTSUPP : err;
+		bytes += sysfs_emit_at(buf, bytes, "%s %llu\n", names[i], counter);
+	}
+	return bytes;
+}
+static DEVICE_ATTR_RO(coherence);
+
 static struct attribute *accel_attrs[] = {
 	&dev_attr_cache_size.attr,
+	&dev_attr_coherence.attr,
 	&dev_attr_memory_size.attr,
 	&dev_attr_protocols.attr,
 	NULL,

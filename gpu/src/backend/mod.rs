@@ -17,6 +17,7 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use crate::Error;
+use crate::coherence::Coherence;
 pub use crate::ptx::{Attributes, LaunchConfig};
 
 /// What a device says of itself.
@@ -43,6 +44,11 @@ pub trait Backend: Send + Sync {
 
     /// Bytes of device memory that nobody owns.
     fn available(&self) -> u64;
+
+    /// Who keeps account of its memory's lines, if somebody does.
+    fn coherence(&self) -> Option<&Arc<dyn Coherence>> {
+        None
+    }
 
     /// A context with nothing in it. What is in it is freed when the last reference goes.
     fn context(&self) -> Result<Arc<dyn Context>, Error>;
@@ -88,6 +94,9 @@ pub trait Context: Send + Sync {
 
     /// Compiles and loads a PTX text.
     fn load(&self, text: &str) -> Result<Arc<dyn Module>, Error>;
+
+    /// Bytes that kernels have printed and nobody has taken.
+    fn output_waiting(&self) -> u64;
 
     /// Takes what kernels have printed so far.
     fn take_output(&self) -> Vec<u8>;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use super::{Attributes, Backend, Context, Kernel, LaunchConfig, Module, Placement, Properties};
+use crate::coherence::Coherence;
 use crate::protocol::spec;
 use crate::ptx::{self, MAX_THREADS, Options};
 use crate::{DeviceMemory, Error};
@@ -51,6 +52,10 @@ impl Backend for Ptx {
 
     fn available(&self) -> u64 {
         self.memory.available()
+    }
+
+    fn coherence(&self) -> Option<&Arc<dyn Coherence>> {
+        self.memory.coherence()
     }
 
     fn context(&self) -> Result<Arc<dyn Context>, Error> {
@@ -104,6 +109,10 @@ impl Context for PtxContext {
 
     fn load(&self, text: &str) -> Result<Arc<dyn Module>, Error> {
         Ok(Arc::new(PtxModule(ptx::Module::load(&self.0, text)?)))
+    }
+
+    fn output_waiting(&self) -> u64 {
+        self.0.output_waiting()
     }
 
     fn take_output(&self) -> Vec<u8> {

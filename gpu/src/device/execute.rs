@@ -4,10 +4,10 @@ use crate::Error;
 use crate::backend::{LaunchConfig, Placement};
 use crate::protocol::region::Span;
 use crate::protocol::spec::{
-    MAX_MODULE, MAX_NAME, MAX_PARAMS, Param, Submission, flags, op, result,
+    MAX_MODULE, MAX_NAME, MAX_PARAMS, Param, Submission, bias, flags, op, result,
 };
 
-use super::session::Session;
+use super::session::{BiasChange, Session};
 
 /// What a command leaves in its completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,7 +153,25 @@ fn simple(session: &Session, command: &Submission) -> Result<[u64; 4], Error> {
                 _ => get(session, command, MAX_PARAMS)?,
             };
             session.launch(&*kernel, &config, &params)?;
-            NOTHING
+            [session.output_waiting()?, 0, 0, 0]
+        }
+        op::BIAS_SET => {
+            let change = match a2 {
+                bias::HOST => BiasChange::ToHost,
+                bias::DEVICE => BiasChange::ToDevice,
+                _ => return Err(Error::InvalidValue("a bias that there is not")),
+            };
+            [session.set_bias(a0, a1, change)?, 0, 0, 0]
+        }
+        op::BIAS_GET => [session.is_device_biased(a0)?.into(), 0, 0, 0],
+        op::BIAS_FLIP => [session.set_bias(a0, a1, BiasChange::Flip)?, 0, 0, 0],
+        op::COHERENCE_STATISTICS => {
+            let counters = session.coherence_statistics()?;
+            let most = command.bytes as usize / size_of::<u64>();
+            let known = counters.iter().take(most);
+            let bytes: Vec<u8> = known.flat_map(|counter| counter.to_le_bytes()).collect();
+            put(session, command.region, span, &bytes)?;
+            [counters.len() as u64, 0, 0, 0]
         }
         op::TAKE_OUTPUT => {
             let output = session.take_output(span.bytes)?;

@@ -74,7 +74,7 @@ impl<'a> Victim<'a> {
     }
 }
 
-const OPCODES: [u16; 19] = [
+const OPCODES: [u16; 23] = [
     op::NOP,
     op::MEM_ALLOC,
     op::MEM_ALLOC,
@@ -94,6 +94,10 @@ const OPCODES: [u16; 19] = [
     op::LAUNCH_KERNEL,
     op::TAKE_OUTPUT,
     op::MODULE_LOAD,
+    op::BIAS_SET,
+    op::BIAS_GET,
+    op::BIAS_FLIP,
+    op::COHERENCE_STATISTICS,
 ];
 
 /// What an attacker knows.
@@ -114,6 +118,7 @@ fn sensible(random: &mut Random, opcode: u16, known: &Known) -> [u64; 4] {
     let bytes = random.below(9000);
     match opcode {
         op::MEM_ALLOC => [bytes, 0, 0, 0],
+        op::BIAS_SET | op::BIAS_FLIP => [to, random.below(4) * 4096, random.below(3), 0],
         op::MEM_COPY_DTOD => [to, from, bytes, 0],
         op::MEM_SET => [to, random.next(), random.pick(&[1, 2, 4, 3, 8]), bytes],
         op::MODULE_UNLOAD | op::FUNC_GET | op::GLOBAL_GET => [known.module, 0, 0, 0],

@@ -18,6 +18,8 @@ mod session;
 mod view;
 
 #[cfg(test)]
+mod coherence_test;
+#[cfg(test)]
 mod hostile_test;
 #[cfg(test)]
 mod testing;
@@ -208,6 +210,13 @@ impl Device {
             control::UNPIN => {
                 state.session(a0)?.unpin(a1, a2)?;
                 [0; 2]
+            }
+            control::COHERENCE_STATISTIC => {
+                let coherence = self.backend.coherence();
+                let coherence = coherence.ok_or(Error::NotSupported(control.code))?;
+                let index = usize::try_from(a0).unwrap_or(usize::MAX);
+                let counter = coherence.statistics().get(index).copied();
+                [counter.ok_or(Error::InvalidValue("no such counter"))?, 0]
             }
             other => return Err(Error::NotSupported(other)),
         })

@@ -1,8 +1,10 @@
 //! A queue: takes submissions from its ring, executes them one after the other, and completes them.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use vm_memory::{Bytes, GuestAddress};
 
 use super::execute::{Done, execute};
 use super::session::Session;
@@ -20,6 +22,10 @@ pub struct Queue {
     /// Only the queue's thread has it for longer than a moment.
     ring: Mutex<Ring>,
     completed: AtomicU32,
+    /// Where the ring says how much was submitted.
+    tail: GuestAddress,
+    doorbells: AtomicU64,
+    interrupts: AtomicU64,
     stop: AtomicBool,
     ended: AtomicBool,
     paused: Arc<AtomicBool>,
@@ -52,10 +58,13 @@ impl Queue {
             number,
             vector,
             depth: ring.depth(),
+            tail: ring.tail(),
             session,
             host,
             ring: Mutex::new(ring),
             completed: AtomicU32::new(0),
+            doorbells: AtomicU64::new(0),
+            interrupts: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             paused,
@@ -80,6 +89,32 @@ impl Queue {
     #[must_use]
     pub fn completed(&self) -> u32 {
         self.completed.load(Ordering::Acquire)
+    }
+
+    /// Commands submitted that are not completed yet; as many as there are entries if the driver claims more.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        let Some(guest) = self.session.guest() else {
+            return 0;
+        };
+        // Before what was submitted, which is never behind it then.
+        let completed = self.completed();
+        let submitted = guest.memory().load::<u32>(self.tail, Ordering::Acquire);
+        submitted.map_or(0, |submitted| {
+            submitted.wrapping_sub(completed).min(self.depth)
+        })
+    }
+
+    /// How often its thread was woken: each time by a doorbell, or by the device itself.
+    #[must_use]
+    pub fn doorbells(&self) -> u64 {
+        self.doorbells.load(Ordering::Relaxed)
+    }
+
+    /// How often it has interrupted.
+    #[must_use]
+    pub fn interrupts(&self) -> u64 {
+        self.interrupts.load(Ordering::Relaxed)
     }
 
     /// Opcode of the command that is executed now, and how long it has been, in ns.
@@ -110,10 +145,10 @@ impl Queue {
     }
 
     /// Serves the queue until it is destroyed. `sleep` returns when the doorbell has rung since it was called last, or when
-    /// [`Host::wake`] was.
-    pub fn run(&self, mut sleep: impl FnMut()) {
+    /// [`Host::wake`] was; how often that has happened.
+    pub fn run(&self, mut sleep: impl FnMut() -> u64) {
         while self.serve() == Progress::Sleep {
-            sleep();
+            self.doorbells.fetch_add(sleep(), Ordering::Relaxed);
         }
         self.ended.store(true, Ordering::Release);
     }
@@ -131,7 +166,7 @@ impl Queue {
                 log::debug!("queue {}: {broken}", self.number);
                 if let Some(guest) = self.session.guest() {
                     self.lock_ring().stop(guest.memory(), broken.code());
-                    self.host.interrupt(self.vector);
+                    self.interrupt();
                 }
                 self.stop.store(true, Ordering::Release);
                 Progress::End
@@ -176,9 +211,14 @@ impl Queue {
                 .store(index.wrapping_add(1), Ordering::Release);
             self.session.notify();
             if wanted {
-                self.host.interrupt(self.vector);
+                self.interrupt();
             }
         }
+    }
+
+    fn interrupt(&self) {
+        self.interrupts.fetch_add(1, Ordering::Relaxed);
+        self.host.interrupt(self.vector);
     }
 
     fn execute(&self, index: u32, command: &Submission) -> Completion {

@@ -13,11 +13,20 @@ use super::handles::{Budget, Handles, Share};
 use super::queue::Queue;
 use crate::Error;
 use crate::backend::{Backend, Context, Kernel, LaunchConfig, Module, Placement};
+use crate::coherence::Coherence;
 use crate::protocol::region::{Region, Span};
-use crate::protocol::spec::{HANDLES, MEMORY_BASE, PAGE, REGIONS};
+use crate::protocol::spec::{HANDLES, MEMORY_BASE, PAGE, REGIONS, op};
 
 /// Kernels that are counted by name; further names are counted together.
 const NAMES: usize = 256;
+
+/// What becomes of the bias of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BiasChange {
+    ToHost,
+    ToDevice,
+    Flip,
+}
 
 /// Limits that all sessions share.
 #[derive(Clone, Debug)]
@@ -256,6 +265,46 @@ impl Session {
         Ok(address - MEMORY_BASE)
     }
 
+    /// Puts pages of one of the client's mappable allocations into device bias, into host bias, or each into the other one; how
+    /// many changed.
+    pub fn set_bias(&self, address: u64, bytes: u64, bias: BiasChange) -> Result<u64, Error> {
+        let coherence = self.coherence()?;
+        self.bias_range(address, bytes)?;
+        let offset = address - MEMORY_BASE;
+        match bias {
+            BiasChange::ToHost => coherence.set_bias(offset, bytes, false),
+            BiasChange::ToDevice => coherence.set_bias(offset, bytes, true),
+            BiasChange::Flip => coherence.flip_bias(offset, bytes),
+        }
+    }
+
+    /// Whether a page of the client's is in device bias.
+    pub fn is_device_biased(&self, address: u64) -> Result<bool, Error> {
+        let coherence = self.coherence()?;
+        let page = address - address % PAGE;
+        self.bias_range(page, PAGE)?;
+        Ok(coherence.is_device_biased(page - MEMORY_BASE))
+    }
+
+    /// The device's counters of coherence.
+    pub fn coherence_statistics(&self) -> Result<Vec<u64>, Error> {
+        Ok(self.coherence()?.statistics())
+    }
+
+    fn coherence(&self) -> Result<&Arc<dyn Coherence>, Error> {
+        let coherence = self.backend.coherence();
+        coherence.ok_or(Error::NotSupported(op::BIAS_SET.into()))
+    }
+
+    /// Pages of an allocation that share none with another client's.
+    fn bias_range(&self, address: u64, bytes: u64) -> Result<(), Error> {
+        let base = self.mappable(address, bytes)?;
+        match lock(&self.tables).pins.contains_key(&base) {
+            true => Ok(()),
+            false => Err(Error::InvalidValue("memory that has no pages of its own")),
+        }
+    }
+
     /// Undoes a [`Self::pin`].
     pub fn unpin(&self, address: u64, bytes: u64) -> Result<(), Error> {
         let base = self.mappable(address, bytes)?;
@@ -437,6 +486,12 @@ impl Session {
     /// Major and minor.
     pub fn compute_capability(&self) -> (u32, u32) {
         self.backend.properties().compute_capability
+    }
+
+    /// Bytes that kernels have printed and nobody has taken.
+    pub fn output_waiting(&self) -> Result<u64, Error> {
+        let context = self.context()?;
+        Ok(lock(&self.output).len() as u64 + context.output_waiting())
     }
 
     /// At most `most` bytes of what kernels have printed.

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap, MmapRegion,
+};
 
 use super::*;
 use crate::DeviceMemory;
 use crate::backend::ptx::Ptx;
+use crate::coherence::Coherence;
 use crate::protocol::spec::{Completion, Segment, Submission, ring, ring_bytes};
-use crate::ptx::Options;
+use crate::ptx::{Options, Tier};
 
 pub const VECTOR_ADD: &str = include_str!("../../tests/ptx/vector_add.ptx");
 pub const SPIN: &str = ".version 7.5\n.target sm_75\n.entry spin() { $L: bra $L; }";
@@ -38,7 +41,7 @@ impl Host for Threads {
     fn start(&self, queue: Arc<Queue>) -> Result<(), Error> {
         let (ring, rung) = mpsc::sync_channel(1);
         self.doorbells.lock().unwrap().insert(queue.number(), ring);
-        thread::spawn(move || queue.run(|| rung.recv().unwrap_or_default()));
+        thread::spawn(move || queue.run(|| rung.recv().map_or(0, |()| 1)));
         Ok(())
     }
 
@@ -68,14 +71,30 @@ impl Machine {
     }
 
     pub fn with_watchdog(watchdog: Option<Duration>) -> Self {
-        let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), GUEST as usize)]).unwrap();
-        let memory = GuestMemoryAtomic::new(guest);
         let options = Options {
             workers: 2,
             watchdog,
             ..Options::default()
         };
-        let backend = Ptx::new(DeviceMemory::new(MEMORY).unwrap(), options, (7, 5), 12090);
+        Self::with(DeviceMemory::new(MEMORY).unwrap(), options)
+    }
+
+    /// A machine whose device memory somebody keeps account of, and whose kernels are interpreted.
+    pub fn coherent(coherence: Arc<dyn Coherence>, exact: bool) -> Self {
+        let options = Options {
+            workers: 2,
+            watchdog: Some(DEADLINE),
+            tier: Tier::Interpreter,
+        };
+        let region = MmapRegion::new(MEMORY as usize).unwrap();
+        let memory = DeviceMemory::coherent(region, Some(coherence), exact);
+        Self::with(memory, options)
+    }
+
+    fn with(arena: Arc<DeviceMemory>, options: Options) -> Self {
+        let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), GUEST as usize)]).unwrap();
+        let memory = GuestMemoryAtomic::new(guest);
+        let backend = Ptx::new(arena, options, (7, 5), 12090);
         let host = Arc::new(Threads::default());
         Self {
             device: Device::new(Arc::new(backend), host.clone(), memory.clone()),

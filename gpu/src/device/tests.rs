@@ -6,26 +6,26 @@ use super::testing::*;
 use super::*;
 use crate::protocol::spec::{Submission, cmd, flags, ring};
 
-fn floats(values: impl Iterator<Item = f32>) -> Vec<u8> {
+pub fn floats(values: impl Iterator<Item = f32>) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
 
 /// A buffer on the device with these bytes.
-fn upload(client: &Client<'_>, bytes: &[u8]) -> u64 {
+pub fn upload(client: &Client<'_>, bytes: &[u8]) -> u64 {
     let [address, ..] = client.ok(command(op::MEM_ALLOC, [bytes.len() as u64, 0, 0, 0]));
     let copy = command(op::MEM_COPY_HTOD, [address, 0, 0, 0]);
     client.ok(client.with(0, bytes, copy));
     address
 }
 
-fn download(client: &Client<'_>, address: u64, bytes: usize) -> Vec<u8> {
+pub fn download(client: &Client<'_>, address: u64, bytes: usize) -> Vec<u8> {
     let copy = command(op::MEM_COPY_DTOH, [address, 0, 0, 0]);
     client.ok(client.with(0x8000, &vec![0; bytes], copy));
     client.at(0x8000, bytes)
 }
 
 /// Parameters of the vector sum's kernel.
-fn params(values: [u64; 4]) -> Vec<u8> {
+pub fn params(values: [u64; 4]) -> Vec<u8> {
     values.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
@@ -176,11 +176,15 @@ fn what_kernels_print_comes_in_pieces() {
         st.param.b64 [p1], 0; .param .b32 q; call.uni (q), vprintf, (p0, p1);\n\
         ld.param.b32 %r0, [q]; } ret; }";
     let kernel = client.kernel(text, "k");
-    client.ok(launch(kernel, 1, 2));
+    assert_eq!(client.ok(launch(kernel, 1, 2))[0], 6);
     let take = command(op::TAKE_OUTPUT, [0; 4]);
     assert_eq!(client.ok(client.with(0, &[0; 4], take))[0], 4);
     assert_eq!(client.at(0, 4), b"hi\nh");
+    assert_eq!(client.ok(launch(kernel, 1, 1))[0], 5, "two are left");
     assert_eq!(client.ok(client.with(0, &[0; 64], take))[0], 2);
+    assert_eq!(client.ok(client.with(0, &[0; 64], take))[0], 3);
+    let quiet = client.kernel(".version 7.5\n.target sm_75\n.entry q() { ret; }", "q");
+    assert_eq!(client.ok(launch(quiet, 1, 1))[0], 0);
 }
 
 #[test]
@@ -295,10 +299,31 @@ fn a_paused_device_takes_no_commands_up() {
     let machine = Machine::new();
     let client = machine.client(0);
     machine.device.pause();
-    client.submit(0, &command(op::NOP, [0; 4]));
-    assert_eq!(machine.device.view().sessions[&1].commands, 0);
+    for _ in 0..3 {
+        client.submit(0, &command(op::NOP, [0; 4]));
+    }
+    let queue = || machine.device.view().sessions[&1].queues[0].clone();
+    while queue().doorbells == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!((queue().completed, queue().waiting), (0, 3));
     machine.device.resume();
-    assert_eq!(client.reap(0).result, 0);
+    for _ in 0..3 {
+        assert_eq!(client.reap(0).result, 0);
+    }
+    // The count comes a moment after the completion.
+    while queue().completed != 3 {
+        std::thread::yield_now();
+    }
+    assert_eq!(queue().waiting, 0);
+    let QueueView {
+        doorbells,
+        interrupts,
+        ..
+    } = queue();
+    // One for each command at most, and one of the resumption.
+    assert!((1..=4).contains(&doorbells), "{doorbells}");
+    assert!(interrupts <= 3, "{interrupts}");
 }
 
 #[test]

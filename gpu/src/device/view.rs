@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::session::{KernelCount, Session};
 use super::{Device, lock};
+use crate::protocol::spec::STATISTICS;
 
 /// The device at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct View {
     pub memory: u64,
     /// Bytes that nobody owns.
     pub free: u64,
+    /// Its counters of coherence by name; empty where nobody counts.
+    pub coherence: BTreeMap<&'static str, u64>,
     /// Sessions of version 2 by number, and that of version 1 as 0.
     pub sessions: BTreeMap<u32, SessionView>,
 }
@@ -48,6 +51,11 @@ pub struct QueueView {
     pub depth: u32,
     /// Commands, modulo 2^32.
     pub completed: u32,
+    /// Commands submitted and not completed.
+    pub waiting: u32,
+    /// How often it was woken, and how often it has interrupted.
+    pub doorbells: u64,
+    pub interrupts: u64,
     /// The opcode that is executed, and for how many ns it has been.
     pub current: Option<(u16, u64)>,
 }
@@ -69,6 +77,9 @@ impl Device {
                         number: queue.number(),
                         depth: queue.depth(),
                         completed: queue.completed(),
+                        waiting: queue.waiting(),
+                        doorbells: queue.doorbells(),
+                        interrupts: queue.interrupts(),
                         current: queue.current(),
                     })
                     .collect();
@@ -86,6 +97,12 @@ impl Device {
             multiprocessors: properties.multiprocessors,
             memory: properties.memory,
             free: self.backend.available(),
+            coherence: self
+                .backend
+                .coherence()
+                .map_or_else(BTreeMap::new, |coherence| {
+                    STATISTICS.into_iter().zip(coherence.statistics()).collect()
+                }),
             sessions,
         }
     }

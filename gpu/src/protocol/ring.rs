@@ -99,6 +99,13 @@ impl Ring {
         self.depth
     }
 
+    /// Where it says how many commands were submitted.
+    #[must_use]
+    pub fn tail(&self) -> GuestAddress {
+        // The whole ring was in guest memory when it was made.
+        GuestAddress(self.base.0 + ring::SQ_TAIL)
+    }
+
     /// Takes the next submission, if there is one and there is room for its completion.
     ///
     /// # Errors

@@ -238,6 +238,8 @@ pub mod control {
     pub const PIN: u32 = 7;
     /// A0 session, A1 device address, A2 bytes, as they were pinned.
     pub const UNPIN: u32 = 8;
+    /// A0 index in [`super::STATISTICS`]. O0 the counter.
+    pub const COHERENCE_STATISTIC: u32 = 9;
 }
 
 /// Flags of a region.
@@ -358,11 +360,55 @@ pub mod op {
     /// (10 * major + minor).
     pub const FUNC_ATTRIBUTES: u16 = 0x36;
     /// A0 function (low half) and bytes of dynamic shared memory (high half); A1 grid x, y; A2 grid z, block x; A3 block y, z, as
-    /// low and high half. Span: the parameters at the offsets of `FUNC_PARAMS`; no region if there are none.
+    /// low and high half. Span: the parameters at the offsets of `FUNC_PARAMS`; no region if there are none. V0 bytes that kernels
+    /// have printed and `TAKE_OUTPUT` has not taken, for one that ends without a fault.
     pub const LAUNCH_KERNEL: u16 = 0x40;
+    /// A0 device address and A1 bytes, whole pages in one allocation that was made with [`super::flags::MAPPABLE`]; A2 one of
+    /// [`super::bias`]. V0 pages whose bias has changed.
+    pub const BIAS_SET: u16 = 0x70;
+    /// A0 device address in such an allocation. V0 one of [`super::bias`].
+    pub const BIAS_GET: u16 = 0x71;
+    /// A0 and A1 as for `BIAS_SET`; each page goes into the other bias. V0 pages.
+    pub const BIAS_FLIP: u16 = 0x72;
+    /// Span: writable, takes the counters of [`super::STATISTICS`], 64 bits each, as many as fit. V0 how many there are.
+    pub const COHERENCE_STATISTICS: u16 = 0x73;
     /// Span: writable, takes what kernels have printed since the last call. V0 bytes.
     pub const TAKE_OUTPUT: u16 = 0x48;
 }
+
+/// Whose accesses to a page need no permission of the other side.
+pub mod bias {
+    pub const HOST: u64 = 0;
+    pub const DEVICE: u64 = 1;
+}
+
+/// Counters of the lines that host and device share, in this order.
+pub const STATISTICS: [&str; 24] = [
+    "host_reads",
+    "host_writes",
+    "host_hits",
+    "host_upgrades",
+    "device_reads",
+    "device_writes",
+    "device_hits",
+    "device_misses",
+    "device_upgrades",
+    "requests",
+    "snoops_for_data",
+    "snoops_to_invalidate",
+    "snoop_responses",
+    "host_write_backs",
+    "host_clean_evictions",
+    "device_write_backs",
+    "device_fills",
+    "filter_evictions",
+    "cache_evictions",
+    "flips_to_device",
+    "flips_to_host",
+    "host_took_back",
+    "flipped_lines",
+    "link_bytes",
+];
 
 /// Flags of a [`Submission`].
 pub mod flags {

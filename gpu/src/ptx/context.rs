@@ -144,7 +144,9 @@ impl Context {
     pub fn write_from(&self, address: u64, from: VolatileSlice<'_>) -> Result<(), Error> {
         let _held = self.hold();
         let bytes = from.len() as u64;
-        let to = self.memory.slice(self.range(address, bytes)?, bytes)?;
+        let offset = self.range(address, bytes)?;
+        let to = self.memory.slice(offset, bytes)?;
+        self.memory.tell(offset, bytes, true);
         from.copy_to_volatile_slice(to);
         Ok(())
     }
@@ -153,7 +155,9 @@ impl Context {
     pub fn read_to(&self, address: u64, to: VolatileSlice<'_>) -> Result<(), Error> {
         let _held = self.hold();
         let bytes = to.len() as u64;
-        let from = self.memory.slice(self.range(address, bytes)?, bytes)?;
+        let offset = self.range(address, bytes)?;
+        let from = self.memory.slice(offset, bytes)?;
+        self.memory.tell(offset, bytes, false);
         from.copy_to_volatile_slice(to);
         Ok(())
     }
@@ -169,6 +173,8 @@ impl Context {
         let _held = self.hold();
         let from = self.range(from, bytes)?;
         let to = self.range(to, bytes)?;
+        self.memory.tell(from, bytes, false);
+        self.memory.tell(to, bytes, true);
         const CHUNK: u64 = 64 << 10;
         let mut buffer = vec![0; bytes.min(CHUNK) as usize];
         let mut done = 0;
@@ -197,7 +203,13 @@ impl Context {
             .ok_or(Error::InvalidValue("a range beyond its allocation"))?;
         let _held = self.hold();
         let offset = self.range(address, bytes)?;
+        self.memory.tell(offset, bytes, true);
         self.memory.fill(offset, pattern, bytes)
+    }
+
+    /// Bytes that kernels have printed and nobody has taken.
+    pub fn output_waiting(&self) -> u64 {
+        lock(&self.output).len() as u64
     }
 
     /// Takes what kernels have printed so far.

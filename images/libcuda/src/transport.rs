@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 pub use channel::{Channel, Grid, Kernel, LoadError};
 use shared::Shared;
+pub use spec::{PAGE, STATISTICS as COHERENCE_STATISTICS};
 
 use crate::Result;
 
@@ -105,9 +106,10 @@ pub struct Buffer {
 mod tests {
     use super::spec::*;
 
+    const HEADER: &str = include_str!("../../../guest-kernel/cxl_type2_accel/interface.h");
+
     /// What the kernel module's header says.
     fn defined(name: &str) -> u64 {
-        const HEADER: &str = include_str!("../../../guest-kernel/cxl_type2_accel/interface.h");
         let prefix = format!("#define {name} ");
         let line = HEADER.lines().find_map(|line| line.strip_prefix(&prefix));
         let value = line.unwrap_or_else(|| panic!("no {name}"));
@@ -163,6 +165,10 @@ mod tests {
             ),
             ("CONTROL_PIN", control::PIN.into()),
             ("CONTROL_UNPIN", control::UNPIN.into()),
+            (
+                "CONTROL_COHERENCE_STATISTIC",
+                control::COHERENCE_STATISTIC.into(),
+            ),
             ("REGION_WRITABLE", region_flags::WRITABLE),
             ("RESULT_SUCCESS", result::SUCCESS.into()),
             ("RESULT_OUT_OF_MEMORY", result::OUT_OF_MEMORY.into()),
@@ -181,5 +187,9 @@ mod tests {
         for (name, value) in numbers {
             assert_eq!(defined(name), value, "{name}");
         }
+        let list = HEADER.split_once("#define ACCEL_STATISTICS").unwrap().1;
+        let list = list.split_once("\n\n").unwrap().0;
+        let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+        assert_eq!(names, STATISTICS);
     }
 }

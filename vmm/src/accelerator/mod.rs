@@ -14,15 +14,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cxl::cdat::Performance;
+use devices::coherence::SharedEngine;
 use devices::gpu::backend::Backend;
 use devices::gpu::backend::cuda::Cuda;
 use devices::gpu::backend::ptx::Ptx;
 use devices::gpu::device::View;
 use devices::gpu::protocol::registers::Request;
 use devices::gpu::protocol::spec;
-use devices::gpu::ptx::Options as PtxOptions;
-use devices::gpu::{self, DeviceMemory};
-use devices::{Type2, Type2Config};
+use devices::gpu::ptx::{Options as PtxOptions, Tier};
+use devices::gpu::{self, Coherence, DeviceMemory};
+use devices::{Trapped, Type2, Type2Config};
 use pci::{BarWindow, Link, NodeId};
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -69,6 +70,10 @@ pub struct Options {
     pub performance: Performance,
     /// What executes its programs.
     pub backend: BackendOptions,
+    /// Lines of the host that its snoop filter keeps track of.
+    pub snoop_filter: u64,
+    /// The guest reaches its memory by exits alone, and its kernels are interpreted, so that each access is known.
+    pub trapped: bool,
     /// A kernel that takes longer ends with error 702; `None` lets it run for ever.
     pub watchdog: Option<Duration>,
 }
@@ -87,17 +92,26 @@ pub fn attach(
         device: options.name.clone(),
         why: why.to_string(),
     };
+    let mut trapped = None;
     let backend: Arc<dyn Backend> = match &options.backend {
         BackendOptions::Ptx {
             compute_capability,
             driver_version,
         } => {
-            let how = PtxOptions {
+            let mut how = PtxOptions {
                 watchdog: options.watchdog,
                 ..PtxOptions::default()
             };
+            let engine = SharedEngine::new(memory, options.cache, options.snoop_filter);
+            let engine = Arc::new(engine.map_err(|error| failed(&error))?);
             let region = map(file, memory).map_err(|error| failed(&error))?;
-            let arena = DeviceMemory::from_region(region);
+            let told: Arc<dyn Coherence> = Arc::clone(&engine) as _;
+            let arena = DeviceMemory::coherent(region, Some(told), options.trapped);
+            if options.trapped {
+                how.tier = Tier::Interpreter;
+                let memory = Arc::clone(&arena);
+                trapped = Some(Trapped { memory, engine });
+            }
             Arc::new(Ptx::new(arena, how, *compute_capability, *driver_version))
         }
         BackendOptions::Cuda { library, device } => {
@@ -125,6 +139,7 @@ pub fn attach(
         performance: options.performance,
         memory,
         properties,
+        trapped,
     };
     let free = Box::new(move || backend.available());
     let function = Type2::new(config, free, vectors.clone())?;

@@ -63,6 +63,8 @@ impl Machine {
                 compute_capability: (7, 5),
                 driver_version: 12090,
             },
+            snoop_filter: 1024,
+            trapped: false,
             watchdog: None,
         };
         let file = Arc::new(memfd("gpu0", MEMORY, PageSize::Base).unwrap());

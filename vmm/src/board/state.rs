@@ -124,7 +124,8 @@ impl State {
                     mem_enable: device.mem_enable(),
                     decoders: device.accessible_decoders(),
                 }),
-                Device::Type2(device) => Some(Endpoint {
+                // Memory that is trapped is reached through its BAR alone.
+                Device::Type2(device) if !device.is_trapped() => Some(Endpoint {
                     id: expander.endpoint,
                     mem_enable: device.mem_enable(),
                     decoders: device.accessible_decoders(),

@@ -50,6 +50,8 @@
 //! | `hetgpu-device` | which of its devices, for `"cuda"` | 0 |
 //! | `compute_capability` | what the device claims to be, for `"ptx"` | `"7.5"` |
 //! | `driver_version` | what `cuDriverGetVersion` gives, for `"ptx"` | 12090 |
+//! | `coherence` | `"mapped"`, or `"trapped"`: each access to its memory is counted, exactly and slowly, for `"ptx"` | `"mapped"` |
+//! | `snoop_filter` | lines of the host that it keeps track of, a multiple of 16 | 65536 |
 //! | `watchdog` | seconds after which a kernel ends with error 702; 0: never | 10 |
 //! | `read_latency`, `write_latency` | of its memory, for CDAT | 150 |
 //! | `read_bandwidth`, `write_bandwidth` | of its memory, for CDAT | 32 |

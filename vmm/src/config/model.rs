@@ -158,6 +158,10 @@ pub struct Type2 {
     pub backend: AcceleratorBackend,
     /// Seconds after which a kernel is ended; `None`: it may run for ever.
     pub watchdog: Option<u64>,
+    /// Lines of the host that its snoop filter keeps track of, a multiple of 16.
+    pub snoop_filter: u64,
+    /// Each access to its memory, of the host by an exit and of a kernel by the interpreter, is told to the coherence engine.
+    pub trapped: bool,
     /// What an access of the host to its memory costs.
     pub performance: Performance,
 }

@@ -24,6 +24,8 @@ const MOST_BYTES: u64 = 1 << 46;
 /// What a register says of a cache, in bytes (CXL 3.1, 8.1.3.7).
 const CACHE_UNIT: u64 = 1 << 20;
 const MOST_CACHE: u64 = 255 << 20;
+/// Lines of a set of a snoop filter.
+const FILTER_UNIT: u64 = 16;
 /// Most host bridges.
 const HOST_BRIDGES: usize = 4;
 /// Most root ports of a host bridge.
@@ -237,6 +239,13 @@ fn unique<T: Hash + Eq + AsRef<str>>(
 }
 
 fn accelerator(key: &str, device: &Type2, report: &mut Report) {
+    if !device.snoop_filter.is_multiple_of(FILTER_UNIT) {
+        report.error(
+            format!("{key}.snoop_filter"),
+            format!("a filter of {} lines is not possible", device.snoop_filter),
+            format!("write a multiple of {FILTER_UNIT}"),
+        );
+    }
     let limits = [
         ("memory", device.memory, CAPACITY_UNIT, MOST_BYTES),
         ("cache", device.cache, CACHE_UNIT, MOST_CACHE),

@@ -459,6 +459,8 @@ pub struct Gpu {
     pub memory: u64,
     /// Bytes that nobody owns.
     pub free: u64,
+    /// What the host and it had to tell each other about lines of its memory, in counters.
+    pub coherence: BTreeMap<String, u64>,
     /// Its clients.
     pub sessions: Vec<GpuSession>,
 }
@@ -499,6 +501,12 @@ pub struct GpuQueue {
     pub depth: u32,
     /// Commands that are completed, modulo 2^32.
     pub completed: u32,
+    /// Commands that were submitted and are not completed.
+    pub waiting: u32,
+    /// How often it was woken: by its client's doorbell, each time an exit that KVM itself handles, or by the device.
+    pub doorbells: u64,
+    /// How often it has interrupted its client.
+    pub interrupts: u64,
     /// What is executed now.
     pub opcode: Option<u16>,
     /// ns since that began.

@@ -98,6 +98,8 @@ fn options(port: &Port, device: &Type2) -> Options {
                 device: *device,
             },
         },
+        snoop_filter: device.snoop_filter,
+        trapped: device.trapped,
         watchdog: device.watchdog.map(Duration::from_secs),
     }
 }

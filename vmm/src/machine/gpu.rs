@@ -70,8 +70,14 @@ fn accelerator(name: String, view: View) -> Gpu {
         multiprocessors: view.multiprocessors,
         memory: view.memory,
         free: view.free,
+        coherence: named(view.coherence),
         sessions: view.sessions.into_iter().map(session).collect(),
     }
+}
+
+fn named(counters: BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    let named = counters.into_iter();
+    named.map(|(name, count)| (name.into(), count)).collect()
 }
 
 fn gpu_queue(queue: QueueView) -> GpuQueue {
@@ -79,6 +85,9 @@ fn gpu_queue(queue: QueueView) -> GpuQueue {
         number: queue.number,
         depth: queue.depth,
         completed: queue.completed,
+        waiting: queue.waiting,
+        doorbells: queue.doorbells,
+        interrupts: queue.interrupts,
         opcode: queue.current.map(|(opcode, _)| opcode),
         since: queue.current.map(|(_, since)| since),
     }

@@ -366,6 +366,11 @@ impl Context for CudaContext {
         }))))
     }
 
+    /// The driver prints by itself.
+    fn output_waiting(&self) -> u64 {
+        0
+    }
+
     fn take_output(&self) -> Vec<u8> {
         Vec::new()
     }

@@ -1,6 +1,7 @@
 //! The C functions, by group. Their meaning is CUDA's; the comments here say where this device differs.
 
 mod attributes;
+mod coherence;
 mod context;
 mod copy;
 mod device;
@@ -17,7 +18,8 @@ mod unsupported;
 
 use crate::ffi::Entry;
 
-const GROUPS: [&[Entry]; 13] = [
+const GROUPS: [&[Entry]; 14] = [
+    coherence::ENTRIES,
     context::ENTRIES,
     copy::ENTRIES,
     device::ENTRIES,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::queue::{Queue, values_of};
-use super::spec::{self, MAX_PARAMS, Param, Submission, flags, op};
+use super::spec::{self, MAX_PARAMS, Param, Submission, bias, flags, op};
 use super::{Buffer, Session};
 use crate::ffi::Address;
 use crate::{Error, Result};
@@ -61,6 +62,8 @@ pub struct LoadError {
 pub struct Channel {
     queues: Mutex<Queues>,
     returned: Condvar,
+    /// Kernels may have printed what nobody has taken.
+    printed: AtomicBool,
     /// What the processor reaches at the device's addresses: bytes by address.
     mapped: Mutex<BTreeMap<u64, u64>>,
     /// Dropped after the queues.
@@ -111,6 +114,7 @@ impl Channel {
         Self {
             queues: Mutex::default(),
             returned: Condvar::new(),
+            printed: AtomicBool::new(false),
             mapped: Mutex::default(),
             session,
         }
@@ -254,6 +258,43 @@ impl Channel {
         self.command(op::MEM_SET, args).map(|_| ())
     }
 
+    /// Puts pages into device bias or host bias.
+    pub fn set_bias(&self, address: u64, bytes: u64, device: bool) -> Result<()> {
+        let bias = if device { bias::DEVICE } else { bias::HOST };
+        self.command(op::BIAS_SET, [address, bytes, bias, 0])
+            .map(|_| ())
+    }
+
+    /// Puts each page into the other bias.
+    pub fn flip_bias(&self, address: u64, bytes: u64) -> Result<()> {
+        self.command(op::BIAS_FLIP, [address, bytes, 0, 0])
+            .map(|_| ())
+    }
+
+    /// Whether the page of an address is in device bias.
+    pub fn is_device_biased(&self, address: u64) -> Result<bool> {
+        let [is, ..] = self.command(op::BIAS_GET, [address, 0, 0, 0])?;
+        Ok(is == bias::DEVICE)
+    }
+
+    /// The device's counters of coherence.
+    pub fn coherence_statistics(&self) -> Result<Vec<u64>> {
+        let mut worker = self.worker()?;
+        let most = spec::STATISTICS.len();
+        let command = worker.spanning(op::COHERENCE_STATISTICS, [0; 4], most * size_of::<u64>());
+        let [count, ..] = worker.queue.execute_one(command)?;
+        let mut counters = Vec::new();
+        for index in 0..most.min(count as usize) {
+            let mut counter = [0; size_of::<u64>()];
+            worker
+                .buffer
+                .memory
+                .read(index * counter.len(), &mut counter)?;
+            counters.push(u64::from_le_bytes(counter));
+        }
+        Ok(counters)
+    }
+
     /// Compiles a PTX text; the number of its module.
     pub fn load(&self, ptx: &str) -> std::result::Result<u32, LoadError> {
         self.try_load(ptx).map_err(|error| LoadError {
@@ -363,16 +404,24 @@ impl Channel {
                 at = (at + params.len()).next_multiple_of(PARAMS_ALIGN);
             }
             rest = &rest[commands.len()..];
-            worker
-                .queue
-                .execute(commands, |end| done(values_of(end).map(|_| ())))?;
+            worker.queue.execute(commands, |end| {
+                let end = values_of(end);
+                // One that has ended in a fault may have printed before.
+                if end.is_err() || end.is_ok_and(|[waiting, ..]| waiting > 0) {
+                    self.printed.store(true, Ordering::Release);
+                }
+                done(end.map(|_| ()));
+            })?;
         }
         Ok(())
     }
 
-    /// Takes what kernels have printed.
+    /// Takes what kernels have printed. The device is asked only when there may be something.
     pub fn take_output(&self) -> Result<Vec<u8>> {
         let mut output = Vec::new();
+        if !self.printed.swap(false, Ordering::AcqRel) {
+            return Ok(output);
+        }
         let mut worker = self.worker()?;
         loop {
             let command = worker.spanning(op::TAKE_OUTPUT, [0; 4], BUFFER);
@@ -380,7 +429,7 @@ impl Channel {
             let mut part = vec![0; BUFFER.min(bytes as usize)];
             worker.buffer.memory.read(0, &mut part)?;
             output.extend(&part);
-            if part.len() < BUFFER {
+            if part.is_empty() {
                 return Ok(output);
             }
         }

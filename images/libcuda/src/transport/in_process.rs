@@ -47,7 +47,8 @@ impl Signal {
         self.arrived.notify_one();
     }
 
-    fn wait(&self) {
+    /// Returns 1, for the one time that is known of.
+    fn wait(&self) -> u64 {
         let mut there = lock(&self.there);
         while !*there {
             there = self
@@ -56,6 +57,7 @@ impl Signal {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         *there = false;
+        1
     }
 }
 

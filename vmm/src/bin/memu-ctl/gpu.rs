@@ -22,7 +22,14 @@ fn accelerator(device: &Gpu) -> Node {
         show_size(used),
         show_size(device.memory)
     );
-    Node::new(line, device.sessions.iter().map(session).collect())
+    let counters = device.coherence.iter().filter(|(_, count)| **count > 0);
+    let counters: Vec<String> = counters
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    let coherence =
+        (!counters.is_empty()).then(|| Node::leaf(format!("coherence: {}", counters.join(", "))));
+    let sessions = device.sessions.iter().map(session);
+    Node::new(line, coherence.into_iter().chain(sessions).collect())
 }
 
 fn session(session: &GpuSession) -> Node {
@@ -43,10 +50,13 @@ fn session(session: &GpuSession) -> Node {
             .zip(queue.since)
             .map(|(opcode, since)| format!(", executes {opcode:#04x} for {}", milliseconds(since)));
         Node::leaf(format!(
-            "queue {}: {} entries, {} completed{}",
+            "queue {}: {} entries, {} completed, {} waiting, {} doorbells, {} interrupts{}",
             queue.number,
             queue.depth,
             queue.completed,
+            queue.waiting,
+            queue.doorbells,
+            queue.interrupts,
             now.unwrap_or_default()
         ))
     });
@@ -82,6 +92,9 @@ mod tests {
             multiprocessors: 2,
             memory: 4 << 30,
             free: 3 << 30,
+            coherence: [("host_reads", 3), ("requests", 0), ("flips_to_host", 1)]
+                .map(|(name, count)| (name.into(), count))
+                .into(),
             sessions: vec![GpuSession {
                 number: 1,
                 commands: 9,
@@ -96,6 +109,9 @@ mod tests {
                     number: 5,
                     depth: 64,
                     completed: 9,
+                    waiting: 1,
+                    doorbells: 4,
+                    interrupts: 2,
                     opcode: Some(0x40),
                     since: Some(2_000_000),
                 }],
@@ -110,8 +126,9 @@ mod tests {
             shown,
             "\
 gpu0: MEMU, ptx, compute capability 7.5, driver 12090, 2 multiprocessors, 1GiB of 4GiB used
+├── coherence: flips_to_host 1, host_reads 3
 └── session 1: 9 commands, 2 launches in 1.234 ms, 4KiB in, 0B out, 1 modules, 3 regions
-    ├── queue 5: 64 entries, 9 completed, executes 0x40 for 2.000 ms
+    ├── queue 5: 64 entries, 9 completed, 1 waiting, 4 doorbells, 2 interrupts, executes 0x40 for 2.000 ms
     └── kernel vector_add: 2 launches in 1.234 ms
 "
         );

@@ -30,6 +30,9 @@ pub(super) const DEFAULT_SWITCH_PERFORMANCE: Performance = Performance {
 /// Memory and cache of an accelerator that does not say, in bytes.
 const DEFAULT_DEVICE_MEMORY: u64 = 4 << 30;
 const DEFAULT_CACHE: u64 = 128 << 20;
+/// Lines in the snoop filter of an accelerator: by default those of 4 MiB, at most those of 4 GiB.
+const DEFAULT_FILTER: u64 = 1 << 16;
+const MOST_FILTER: u64 = 1 << 26;
 /// Seconds that a kernel may run.
 const DEFAULT_WATCHDOG: u64 = 10;
 /// What an accelerator without a GPU claims to be: the oldest that CUDA 13 supports, and CUDA 12.9.
@@ -156,6 +159,16 @@ fn serial(section: &Section, report: &mut Report) -> u64 {
 
 fn type2(section: &Section, report: &mut Report) -> Type2 {
     let watchdog = section.integer(report, "watchdog", (0, 86_400));
+    let modes = [("mapped", false), ("trapped", true)];
+    let trapped = section.choice(report, "coherence", &modes).unwrap_or(false);
+    let backend = backend(section, report);
+    if trapped && matches!(backend, AcceleratorBackend::Cuda { .. }) {
+        report.error(
+            section.key("coherence"),
+            "only the backend \"ptx\" can have its accesses trapped",
+            "remove it, or write backend = \"ptx\"",
+        );
+    }
     Type2 {
         name: section.name(report),
         serial: serial(section, report),
@@ -163,8 +176,12 @@ fn type2(section: &Section, report: &mut Report) -> Type2 {
             .size(report, "memory")
             .unwrap_or(DEFAULT_DEVICE_MEMORY),
         cache: section.size(report, "cache").unwrap_or(DEFAULT_CACHE),
-        backend: backend(section, report),
+        backend,
         watchdog: Some(watchdog.unwrap_or(DEFAULT_WATCHDOG)).filter(|seconds| *seconds != 0),
+        snoop_filter: section
+            .integer(report, "snoop_filter", (1, MOST_FILTER))
+            .unwrap_or(DEFAULT_FILTER),
+        trapped,
         performance: performance(section, DEFAULT_PERFORMANCE, report),
     }
 }
