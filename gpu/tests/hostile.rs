@@ -7,12 +7,13 @@ use std::time::Duration;
 use common::Device;
 use gpu::ptx::{LaunchConfig, Module, Tier, compile};
 
-const TEXTS: [&str; 6] = [
+const TEXTS: [&str; 7] = [
     include_str!("ptx/vector_add.ptx"),
     include_str!("ptx/matmul.ptx"),
     include_str!("ptx/reduce.ptx"),
     include_str!("ptx/histogram.ptx"),
     include_str!("ptx/softmax.ptx"),
+    include_str!("ptx/attention.ptx"),
     include_str!("ptx/kernels.sm_75.O2.ptx"),
 ];
 

@@ -61,6 +61,14 @@ impl Measurement {
         self
     }
 
+    /// Says whether the ratio is at least `limit`.
+    #[must_use]
+    pub fn ratio_at_least(mut self, limit: f64) -> Self {
+        self.ok = self.ratio.is_some_and(|ratio| ratio >= limit);
+        self.target = Some(format!("ratio at least {limit}"));
+        self
+    }
+
     /// Prints it.
     ///
     /// # Errors

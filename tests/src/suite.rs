@@ -3,6 +3,7 @@
 use crate::guest::Lab;
 use anyhow::Result;
 
+mod accelerator;
 mod boot;
 mod example;
 mod hostile;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Test> {
         ras::TESTS,
         machine::TESTS,
         example::TESTS,
+        accelerator::TESTS,
         hotplug::TESTS,
         hostile::TESTS,
     ]

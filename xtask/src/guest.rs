@@ -36,18 +36,21 @@ pub fn build() -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release/memu-guest"))
 }
 
-/// CUDA's driver interface, and a program that is linked to it.
+/// C programs in `images/libcuda/tests/c` that use the accelerator, the first two by the library.
+const CUDA_PROGRAMS: [&str; 3] = ["kernels", "device", "node"];
+
+/// CUDA's driver interface, and programs that use it.
 pub struct Cuda {
     /// `libcuda.so.1`.
     pub library: PathBuf,
-    /// Checks whole kernels; its argument is the directory of [`Cuda::ptx`].
-    pub kernels: PathBuf,
-    /// The texts of those kernels.
+    /// Their first argument is the directory of [`Cuda::ptx`], for those that use the library.
+    pub programs: Vec<PathBuf>,
+    /// The texts of their kernels.
     pub ptx: Vec<PathBuf>,
 }
 
 impl Cuda {
-    /// Builds both.
+    /// Builds them.
     pub fn build() -> Result<Cuda> {
         setup::ensure(setup::FOR_GUEST_PROGRAMS)?;
         // Without what stands for the accelerator where there is no guest.
@@ -61,27 +64,36 @@ impl Cuda {
             .current_dir(paths::workspace());
         ui::step("building libcuda.so.1", || cmd::run(&mut cargo))?;
         let library = target_dir.join("release/libcuda.so");
-        let kernels = target_dir.join("kernels");
-        let source = paths::workspace().join("images/libcuda/tests/c/kernels.c");
-        cmd::run(
-            Command::new("cc")
-                .args(["-std=gnu11", "-O2", "-o"])
-                .arg(&kernels)
-                .arg(&source)
-                .arg(&library)
-                .arg("-lm"),
-        )?;
+        let sources = paths::workspace().join("images/libcuda/tests/c");
+        let mut programs = Vec::new();
+        for name in CUDA_PROGRAMS {
+            let program = target_dir.join(format!("cuda-{name}"));
+            cmd::run(
+                Command::new("cc")
+                    .args(["-std=gnu11", "-O2", "-I"])
+                    // The numbers of the device node.
+                    .arg(paths::workspace().join("guest-kernel/cxl_type2_accel"))
+                    .arg("-o")
+                    .arg(&program)
+                    .arg(sources.join(name).with_extension("c"))
+                    // One of them is to work without the library.
+                    .args(["-lm", "-Wl,--as-needed"])
+                    .arg(&library),
+            )?;
+            programs.push(program);
+        }
         Ok(Cuda {
             library,
-            kernels,
+            programs,
             ptx: files_with_extension(&paths::workspace().join("gpu/tests/ptx"), "ptx")?,
         })
     }
 
     /// All files, for the key of an image.
     pub fn content(&self) -> Result<Vec<Vec<u8>>> {
-        let files = [&self.library, &self.kernels].into_iter().chain(&self.ptx);
-        files
+        let programs = self.programs.iter().chain(&self.ptx);
+        std::iter::once(&self.library)
+            .chain(programs)
             .map(|file| {
                 std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
             })

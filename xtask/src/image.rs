@@ -34,7 +34,7 @@ const PACKAGES: [&str; 12] = [
 ];
 
 /// Programs of the initramfs, besides busybox and its applets.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "usr/bin/acpidump",
     "usr/bin/bash",
     "usr/bin/cxl",
@@ -47,6 +47,7 @@ const PROGRAMS: [&str; 15] = [
     "usr/bin/numactl",
     "usr/bin/numastat",
     "usr/bin/setpci",
+    "usr/bin/setpriv",
     "usr/sbin/fsck.ext4",
     "usr/sbin/mkfs.ext4",
     "usr/sbin/mkfs.xfs",
@@ -188,7 +189,7 @@ fn lay_out(tree: &Path, root: &DebianRoot, program: &Path) -> Result<()> {
     link_applets(&busybox, &tree.join("usr/bin"))
 }
 
-/// CUDA's driver interface where the loader finds it, its test program and the kernels of that.
+/// CUDA's driver interface where the loader finds it, the programs that use it and their kernels.
 fn lay_out_cuda(tree: &Path, root: &DebianRoot, cuda: &Cuda) -> Result<()> {
     let libraries = tree.join(LIBRARIES);
     install(
@@ -197,11 +198,14 @@ fn lay_out_cuda(tree: &Path, root: &DebianRoot, cuda: &Cuda) -> Result<()> {
         &libraries.join("libcuda.so.1"),
     )?;
     symlink("libcuda.so.1", libraries.join("libcuda.so"))?;
-    install(
-        "cuda-kernels",
-        &cuda.kernels,
-        &tree.join("usr/bin/cuda-kernels"),
-    )?;
+    for program in &cuda.programs {
+        let name = program.file_name().context("a program has a name")?;
+        install(
+            &name.to_string_lossy(),
+            program,
+            &tree.join("usr/bin").join(name),
+        )?;
+    }
     for needed in ["libgcc_s.so.1", "libm.so.6"] {
         install(
             needed,

@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Library, built, succeed};
 
@@ -31,6 +31,45 @@ fn whole_kernels_of_a_c_program_are_right() {
     let program = compile(&library, "kernels");
     let output = succeed(library.command(program).arg(PTX));
     assert!(output.contains("all kernels are right"), "{output}");
+}
+
+/// What the device does, as a program asks it to; the program's output.
+fn device(task: &str) -> String {
+    let library = Library::new();
+    let program = compile(&library, "device");
+    // At the end of its input a program goes on.
+    let mut command = library.command(program);
+    succeed(command.args([PTX, task]).stdin(Stdio::null()))
+}
+
+#[test]
+fn a_program_and_a_kernel_that_runs_send_each_other_messages_and_add_to_one_counter() {
+    let output = device("litmus");
+    assert!(output.contains("300 messages each way"), "{output}");
+}
+
+#[test]
+fn a_stream_has_64_kernels_at_once_in_the_device() {
+    let output = device("flight");
+    assert!(output.contains("@@STEP behind the second gate"), "{output}");
+}
+
+#[test]
+fn pointers_that_are_not_a_contexts_own_are_error_700_and_the_next_context_works() {
+    device("pointers");
+}
+
+#[test]
+fn copies_and_empty_launches_come_back_whole() {
+    device("copies");
+    let output = device("launches");
+    assert!(output.contains("\"launches\":300"), "{output}");
+}
+
+#[test]
+fn what_kernels_print_is_there_after_each_wait() {
+    let output = device("print");
+    assert_eq!(output, "Hi\nand 0\nHi\nHi\nand 1\nHi\nHi\nHi\nand 2\n");
 }
 
 #[test]

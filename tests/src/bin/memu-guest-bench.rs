@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
+use tests::accelerator::{Cost, HARDWARE as ACCELERATOR, USER};
 use tests::alive;
 use tests::guest::{Guest, Lab, Machine, Outcome, System};
 use tests::options::Options;
@@ -26,6 +27,13 @@ section ram-chase memu-guest chase 64K 100000
 section cxl-chase memu-guest chase 64K LOADS $dax
 section ram-read memu-guest read 16K 256
 section cxl-read memu-guest read 16K PASSES $dax
+"#;
+
+/// At the end of its input the program with the copies goes on.
+const ACCELERATOR_SCRIPT: &str = r#"
+modprobe cxl_type2_accel
+section launches sh -c "$device launches </dev/ttyS0"
+section copies $device copies
 "#;
 
 /// What was measured of one VMM.
@@ -79,7 +87,50 @@ fn main() -> Result<()> {
     )
     .against("QEMU", mebibytes(peer.overhead))
     .at_most(16.0)
-    .print()
+    .print()?;
+    accelerator(&lab, system)
+}
+
+/// What copies to the accelerator and empty kernels cost a program of the guest.
+#[allow(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+fn accelerator(lab: &Lab, system: &System) -> Result<()> {
+    let mut guest = Machine::new(lab, system, "accelerator", ACCELERATOR)
+        .script(&format!("{USER}{ACCELERATOR_SCRIPT}"))
+        .start()?;
+    guest.wait_for_step("before the launches")?;
+    let before = Cost::now(&guest)?;
+    guest.go_on()?;
+    guest.wait_for_step("after the launches")?;
+    let cost = Cost::now(&guest)?.since(before);
+    guest.go_on()?;
+    let outcome = guest.wait()?;
+    let line = |section: &str| -> Result<serde_json::Value> {
+        let text = outcome.passed(section)?;
+        let line = text.lines().find(|line| line.starts_with('{'));
+        Ok(serde_json::from_str(line.context("no figures")?)?)
+    };
+    let (launches, copies) = (line("launches")?, line("copies")?);
+    let number = |from: &serde_json::Value, key: &str| {
+        let number = from[key].as_f64();
+        number.with_context(|| format!("no {key} in {from}"))
+    };
+    let exits = (cost.exits + cost.doorbells) as f64 / cost.launches as f64;
+    Measurement::new("exits for an empty kernel that is waited for", exits, "")
+        .at_most(1.0)
+        .print()?;
+    let time = number(&launches, "microseconds")?;
+    Measurement::new("an empty kernel that is waited for", time, "us").print()?;
+    let memcpy = number(&copies, "memcpy")?;
+    for (key, name) in [
+        ("htod", "copy from a program to the accelerator"),
+        ("dtoh", "copy from the accelerator to a program"),
+    ] {
+        Measurement::new(name, number(&copies, key)?, "GB/s")
+            .against("memcpy within the program", memcpy)
+            .ratio_at_least(0.8)
+            .print()?;
+    }
+    Ok(())
 }
 
 fn machine<'a>(

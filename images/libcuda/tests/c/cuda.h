@@ -58,6 +58,15 @@ enum { CU_MEMORYTYPE_HOST = 1, CU_MEMORYTYPE_DEVICE = 2 };
 #define cuLinkAddData cuLinkAddData_v2
 #define cuGetProcAddress cuGetProcAddress_v2
 
+/* Beyond CUDA. */
+CUresult cxlCoherentAlloc(CUdeviceptr *address, size_t bytes);
+CUresult cxlCoherentFree(CUdeviceptr address);
+CUresult cxlSetBias(CUdeviceptr address, size_t bytes, unsigned bias);
+CUresult cxlGetBias(unsigned *bias, CUdeviceptr address);
+CUresult cxlBiasFlip(CUdeviceptr address, size_t bytes);
+CUresult cxlGetCoherencyStats(unsigned long long *counters, size_t count, size_t *there_are);
+const char *cxlCoherencyStatName(size_t index);
+
 CUresult cuInit(unsigned flags);
 CUresult cuGetErrorName(CUresult error, const char **name);
 CUresult cuGetProcAddress(const char *symbol, void **function, int version, unsigned long long flags, int *status);

@@ -7,69 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda.h"
-
-static void check(CUresult result, const char *what, int line)
-{
-	const char *name = "?";
-
-	if (result == CUDA_SUCCESS)
-		return;
-	cuGetErrorName(result, &name);
-	fprintf(stderr, "line %d: %s: %s\n", line, what, name);
-	exit(1);
-}
-#define CHECK(call) check(call, #call, __LINE__)
-
-static void expect(int holds, const char *what, int line)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "line %d: not so: %s\n", line, what);
-	exit(1);
-}
-#define EXPECT(condition) expect(condition, #condition, __LINE__)
-
-static const char *directory;
-
-static char *read_text(const char *name)
-{
-	char path[4096];
-	char *text;
-	long length;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	file = fopen(path, "rb");
-	EXPECT(file != NULL);
-	fseek(file, 0, SEEK_END);
-	length = ftell(file);
-	rewind(file);
-	text = calloc(1, length + 1);
-	EXPECT(fread(text, 1, length, file) == (size_t)length);
-	fclose(file);
-	return text;
-}
-
-static CUfunction kernel(CUmodule *module, const char *file, const char *name)
-{
-	char *text = read_text(file);
-	CUfunction function;
-
-	CHECK(cuModuleLoadData(module, text));
-	CHECK(cuModuleGetFunction(&function, *module, name));
-	free(text);
-	return function;
-}
-
-static CUdeviceptr upload(const void *data, size_t bytes)
-{
-	CUdeviceptr address;
-
-	CHECK(cuMemAlloc(&address, bytes));
-	CHECK(cuMemcpyHtoD(address, data, bytes));
-	return address;
-}
+#include "client.h"
 
 static void vector_add(void)
 {
@@ -227,6 +165,53 @@ static void softmax(void)
 	}
 	CHECK(cuMemFree(dx));
 	CHECK(cuMemFree(dy));
+	CHECK(cuModuleUnload(module));
+}
+
+/* Attention of one head: a softmax over the keys for each query, in dynamic shared memory, and the values weighted by it. */
+static void attention(void)
+{
+	enum { N = 70, D = 48 };
+	static float q[N * D], k[N * D], v[N * D], out[N * D];
+	CUmodule module;
+	CUfunction function = kernel(&module, "attention.ptx", "attention");
+	float scale = 1.0f / sqrtf(D);
+	unsigned n = N, d = D;
+	CUdeviceptr dq, dk, dv, d_out;
+
+	for (int i = 0; i < N * D; i++) {
+		q[i] = i * 31 % 67 * 0.05f - 1.5f;
+		k[i] = i * 43 % 71 * 0.05f - 1.7f;
+		v[i] = i * 17 % 61 * 0.1f - 3.0f;
+	}
+	dq = upload(q, sizeof(q));
+	dk = upload(k, sizeof(k));
+	dv = upload(v, sizeof(v));
+	CHECK(cuMemAlloc(&d_out, sizeof(out)));
+	void *params[] = { &dq, &dk, &dv, &d_out, &n, &d, &scale };
+	CHECK(cuLaunchKernel(function, N, 1, 1, 32, 1, 1, N * sizeof(float), NULL, params, NULL));
+	CHECK(cuMemcpyDtoH(out, d_out, sizeof(out)));
+	for (int row = 0; row < N; row++) {
+		double weights[N], sum = 0, largest = -INFINITY;
+
+		for (int key = 0; key < N; key++) {
+			weights[key] = 0;
+			for (int i = 0; i < D; i++)
+				weights[key] += (double)q[row * D + i] * k[key * D + i] * scale;
+			largest = fmax(largest, weights[key]);
+		}
+		for (int key = 0; key < N; key++) {
+			weights[key] = exp(weights[key] - largest);
+			sum += weights[key];
+		}
+		for (int i = 0; i < D; i++) {
+			double expected = 0;
+
+			for (int key = 0; key < N; key++)
+				expected += weights[key] / sum * v[key * D + i];
+			EXPECT(fabs(out[row * D + i] - expected) <= 1e-4);
+		}
+	}
 	CHECK(cuModuleUnload(module));
 }
 
@@ -400,6 +385,7 @@ int main(int argc, char **argv)
 	reduction();
 	histogram();
 	softmax();
+	attention();
 	streams();
 	many_launches();
 	errors(device);
