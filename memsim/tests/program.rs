@@ -64,6 +64,7 @@ fn a_target_that_cannot_run_is_told_from_a_bad_option() {
     assert_eq!(missing.status.code(), Some(127));
     assert!(standard_error(&missing).contains("cannot run /no/such/program"));
     assert_eq!(run(&["--", "/etc/passwd"]).status.code(), Some(126));
+    assert_eq!(run(&["--", "/etc"]).status.code(), Some(126));
     let caret = run(&["-o", "(1,(2 3))", "--", "true"]);
     assert_eq!(caret.status.code(), Some(2));
     assert!(
@@ -71,19 +72,29 @@ fn a_target_that_cannot_run_is_told_from_a_bad_option() {
         "{}",
         standard_error(&caret)
     );
-    for bad in [
-        ["-o", "(1[&bw=0])"],
-        ["-o", "(1:-4)"],
-        ["-l", "-1,2"],
-        ["-b", "0,1"],
-        ["-i", "0"],
-        ["-q", "-1"],
+    for (bad, why) in [
+        (["-o", "(1[&bw=0])"], "bw must be above zero"),
+        (["-o", "(1:-4)"], "a branch length is a latency in ns"),
+        (["-o", "@/no/such"], "cannot use /no/such"),
+        (["-l", "-1,2"], "every figure must be at least 0 ns"),
+        (["-b", "0,1"], "every figure must be at least 0.001 GB/s"),
+        (["-b", "-3,1"], "every figure must be at least 0.001 GB/s"),
+        (["-w", "-1,2"], "must be zero or more, in ns"),
+        (["-i", "0"], "must be from 0.1 to 10000 ms"),
+        (["-q", "-1,2"], "must be zero or more, in GB"),
+        (["-p", "0"], "0 is not in 1.."),
+        (["--parallelism", "0"], "must be one or more"),
+        (["--json", "/no/such/report"], "cannot use /no/such/report"),
+        (["--trace", "/no/such"], "cannot use /no/such"),
     ] {
-        assert_eq!(
-            run(&[&bad[..], &["--", "true"]].concat()).status.code(),
-            Some(2),
-            "{bad:?}"
+        let output = run(&[&bad[..], &["--", "echo", "ran"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{bad:?}");
+        assert!(
+            standard_error(&output).contains(why),
+            "{bad:?}: {}",
+            standard_error(&output)
         );
+        assert_eq!(standard_output(&output), "", "{bad:?}");
     }
 }
 
@@ -130,6 +141,16 @@ fn a_target_computes_the_same_as_without() {
     let watched = shell(&["-i", "1", "--quiet"], script);
     assert_eq!(standard_output(&watched), standard_output(&alone));
     assert_eq!(watched.status.code(), Some(0));
+}
+
+#[test]
+fn a_target_that_forks_all_the_time_loses_no_child() {
+    // At an epoch of 1 ms many forks are under way when the target is stopped.
+    let script = "n=0; while [ $n -lt 400 ]; do (exit 3); [ $? = 3 ] || echo lost; n=$((n+1)); done; echo $n";
+    let output = shell(&["-i", "1", "--quiet"], script);
+    assert_eq!(standard_output(&output), "400\n");
+    assert_eq!(standard_error(&output), "");
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

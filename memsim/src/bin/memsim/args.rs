@@ -43,6 +43,7 @@ pub struct Args {
     #[arg(
         short = 'b',
         long,
+        allow_hyphen_values = true,
         value_name = "READ,WRITE,...",
         value_delimiter = ','
     )]
@@ -52,13 +53,20 @@ pub struct Args {
     #[arg(
         short = 'l',
         long,
+        allow_hyphen_values = true,
         value_name = "READ,WRITE,...",
         value_delimiter = ','
     )]
     pub latency: Vec<f64>,
 
     /// Write-back weights, ns: every written line costs what their mean exceeds the memory's latency
-    #[arg(short = 'w', long, value_name = "NS,...", value_delimiter = ',')]
+    #[arg(
+        short = 'w',
+        long,
+        allow_hyphen_values = true,
+        value_name = "NS,...",
+        value_delimiter = ','
+    )]
     pub weights: Vec<f64>,
 
     /// Topology in Newick syntax; a file where it begins with @
@@ -66,7 +74,13 @@ pub struct Args {
     pub topology: String,
 
     /// Capacity of local memory and each expander, GB; the last holds for the rest
-    #[arg(short = 'q', long, value_name = "GB,...", value_delimiter = ',')]
+    #[arg(
+        short = 'q',
+        long,
+        allow_hyphen_values = true,
+        value_name = "GB,...",
+        value_delimiter = ','
+    )]
     pub capacity: Vec<f64>,
 
     /// Size of a page for placement
@@ -184,7 +198,8 @@ impl Args {
             .flat_map(|target| target.split_ascii_whitespace())
             .map(str::to_owned)
             .collect();
-        match (split.is_empty(), self.command.is_empty()) {
+        let nameless = |words: &[String]| words.first().is_none_or(String::is_empty);
+        match (nameless(&split), nameless(&self.command)) {
             (true, true) => fail("name a program: memsim [options] -- COMMAND"),
             (false, false) => fail("is given twice, as -t and after --"),
             (false, true) => Ok(split),
@@ -349,6 +364,20 @@ impl Args {
         }
     }
 
+    /// Misses that overlap, if the user knows.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for less than one.
+    pub fn known_parallelism(&self) -> Result<Option<f64>, Error> {
+        match self.parallelism {
+            Some(misses) if !(misses >= 1.0 && misses.is_finite()) => Err(Error::Value {
+                what: "parallelism",
+                reason: "must be one or more".into(),
+            }),
+            known => Ok(known),
+        }
+    }
+
     /// Length of an epoch, ns, checked.
     ///
     /// # Errors
@@ -420,6 +449,7 @@ mod tests {
         assert_eq!(overrides.latency, [(200.0, 250.0), (300.0, 350.0)]);
         assert_eq!(overrides.bandwidth, [(50.0, 40.0)]);
         assert!(args("-l 200 -- x").overrides().is_err());
+        assert!(args("-l -1,2 -- x").overrides().is_err());
         assert!(args("-b 0,5 -- x").overrides().is_err());
     }
 
@@ -459,6 +489,21 @@ mod tests {
         assert_eq!(args("-- ls -l").target().unwrap(), ["ls", "-l"]);
         assert!(args("-i 5").target().is_err());
         assert!(args("-t ls -- ls").target().is_err());
+        let nameless = Args::try_parse_from(["memsim", "--", ""]).unwrap();
+        assert!(nameless.target().is_err());
+    }
+
+    #[test]
+    fn at_least_one_miss_is_under_way() {
+        let known = |line: &str| args(line).known_parallelism();
+        assert_eq!(known("-- x").unwrap(), None);
+        assert_eq!(known("--parallelism 2.5 -- x").unwrap(), Some(2.5));
+        for bad in ["0", "-3", "nan", "inf"] {
+            assert!(
+                known(&format!("--parallelism {bad} -- x")).is_err(),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

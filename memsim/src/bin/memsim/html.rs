@@ -119,16 +119,18 @@ pub fn page(report: &Report, topology: &Topology) -> String {
             series,
             &lines(&|node, point| latency(node)(point)),
         );
-        let share: Vec<f64> = series
-            .iter()
-            .map(|point| 100.0 * point.added_ns / point.length_ns.max(1.0))
-            .collect();
+        let share = |node: usize| {
+            move |point: &Point| {
+                let delay = point.delay_ns.get(node).copied().unwrap_or(0.0);
+                100.0 * delay / point.length_ns.max(1.0)
+            }
+        };
         chart(
             &mut page,
             "Injected delay, % of modelled time",
-            &["delay"],
+            &names,
             series,
-            &[share],
+            &lines(&|node, point| share(node)(point)),
         );
     }
     page += "</body></html>\n";

@@ -23,7 +23,6 @@ mod visits;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use memsim::curve;
 use memsim::fit;
@@ -74,7 +73,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
 /// Fits a profile to a table, prints it, and says on the side how well it fits.
 fn calibrate(table: &std::path::Path, name: &str) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(table)
-        .with_context(|| format!("cannot read {}", table.display()))?;
+        .map_err(|error| session::unusable("latency table", table, &error))?;
     let curves = curve::curves(&curve::parse(&text)?);
     let found = fit::fit(&curves, &[])?;
     let law = found.law;

@@ -6,7 +6,7 @@ use memsim::Error;
 #[derive(Debug, Default, clap::Args)]
 pub struct Originals {
     /// Events between two hardware samples (source `samples`)
-    #[arg(short = 'p', long = "period", value_name = "N")]
+    #[arg(short = 'p', long = "period", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub period: Option<u64>,
 
     /// A variable of the target's environment; may be repeated

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use anyhow::Context;
+use memsim::Error;
 use memsim::kernel::{Demand, Run};
 use memsim::law::LINE;
 use memsim::placement::Placement;
 use memsim::trace::{self, Kind, Record};
 
+use crate::session::unusable;
 use crate::source::{self, AccessSource, Epoch, Facts};
 
 /// A trace under replay.
@@ -33,9 +34,8 @@ impl Replay {
         hosts: Vec<String>,
         epoch_ns: f64,
         parallelism: f64,
-    ) -> anyhow::Result<Self> {
-        let file = File::open(path)
-            .with_context(|| format!("cannot open the trace {}", path.display()))?;
+    ) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|error| unusable("trace", path, &error))?;
         Ok(Self {
             lines: BufReader::new(file).lines(),
             number: 0,
@@ -48,14 +48,19 @@ impl Replay {
         })
     }
 
-    fn record(&mut self) -> anyhow::Result<Option<Record>> {
+    fn record(&mut self) -> Result<Option<Record>, Error> {
         if let Some(record) = self.ahead.take() {
             return Ok(Some(record));
         }
         let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
         for line in self.lines.by_ref() {
             self.number += 1;
-            if let Some(record) = trace::parse(&line?, self.number, &hosts)? {
+            let line = line.map_err(|error| Error::Table {
+                what: "trace",
+                line: self.number,
+                reason: error.to_string(),
+            })?;
+            if let Some(record) = trace::parse(&line, self.number, &hosts)? {
                 self.records += 1;
                 return Ok(Some(record));
             }

@@ -84,6 +84,8 @@ pub struct Point {
     pub bytes: Vec<f64>,
     /// Latency of a read, by node, ns.
     pub latency_ns: Vec<f64>,
+    /// What of the added delay is due to each node, ns.
+    pub delay_ns: Vec<f64>,
 }
 
 impl Report {
@@ -146,6 +148,9 @@ impl Report {
         if let (Some(run), Some(penalty), Some(demands)) =
             (epoch.runs.first(), penalties.first(), epoch.demands.first())
         {
+            let latency_ns: Vec<f64> = std::iter::once(self.local_ns)
+                .chain(kernel.latencies(0))
+                .collect();
             let point = Point {
                 until_ns: self.hosts[0].ran_ns + self.hosts[0].added_ns,
                 length_ns: run.time_ns + penalty.added_ns,
@@ -154,9 +159,8 @@ impl Report {
                     .iter()
                     .map(|demand| LINE * (demand.reads + demand.writes))
                     .collect(),
-                latency_ns: std::iter::once(self.local_ns)
-                    .chain(kernel.latencies(0))
-                    .collect(),
+                delay_ns: by_node(penalty.added_ns, demands, &latency_ns),
+                latency_ns,
             };
             self.series.push(point);
             if self.series.len() >= 2 * POINTS {
@@ -264,6 +268,29 @@ impl NodeReport {
     }
 }
 
+/// A delay divided among nodes, local memory first: by what their reads waited longer than for local memory, or, where
+/// only writes had to wait, by what was moved.
+fn by_node(delay_ns: f64, demands: &[Demand], latency_ns: &[f64]) -> Vec<f64> {
+    let local = latency_ns.first().copied().unwrap_or_default();
+    let nodes = || demands.iter().zip(latency_ns).enumerate();
+    let waited = nodes().map(|(_, (demand, latency))| demand.reads * (latency - local).max(0.0));
+    let moved = nodes().map(|(node, (demand, _))| {
+        if node == 0 {
+            0.0
+        } else {
+            demand.reads + demand.writes + demand.back_invalidates
+        }
+    });
+    let (waited, moved): (Vec<f64>, Vec<f64>) = (waited.collect(), moved.collect());
+    let shares = if waited.iter().sum::<f64>() > 0.0 {
+        waited
+    } else {
+        moved
+    };
+    let all = shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    shares.iter().map(|share| delay_ns * share / all).collect()
+}
+
 fn merge(points: &[Point]) -> Point {
     let mut merged = Point::default();
     for point in points {
@@ -277,6 +304,12 @@ fn merge(points: &[Point]) -> Point {
                 .latency_ns
                 .resize(merged.latency_ns.len().max(index + 1), 0.0);
             merged.latency_ns[index] += latency * weight;
+        }
+        for (index, &delay) in point.delay_ns.iter().enumerate() {
+            merged
+                .delay_ns
+                .resize(merged.delay_ns.len().max(index + 1), 0.0);
+            merged.delay_ns[index] += delay;
         }
         merged.until_ns = point.until_ns;
         merged.length_ns += weight;
@@ -364,6 +397,23 @@ mod tests {
         assert!(report.series.len() < 2 * POINTS);
         let bytes: f64 = report.series.iter().map(|point| point.bytes[1]).sum();
         assert_eq!(bytes, 5000.0 * 100.0 * 64.0);
+        let delay: f64 = report.series.iter().flat_map(|point| &point.delay_ns).sum();
+        assert!((delay / report.hosts[0].added_ns - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_delay_is_divided_among_the_nodes_that_cause_it() {
+        let demand = |reads, writes| Demand {
+            reads,
+            writes,
+            ..Demand::default()
+        };
+        let latencies = [100.0, 150.0, 400.0];
+        let reads = [demand(9.0, 0.0), demand(60.0, 5.0), demand(10.0, 0.0)];
+        assert_eq!(by_node(12.0, &reads, &latencies), [0.0, 6.0, 6.0]);
+        let writes = [demand(9.0, 9.0), demand(0.0, 1.0), demand(0.0, 3.0)];
+        assert_eq!(by_node(12.0, &writes, &latencies), [0.0, 3.0, 9.0]);
+        assert_eq!(by_node(0.0, &[], &latencies), [0.0; 0]);
     }
 
     #[test]
@@ -394,6 +444,6 @@ mod tests {
         assert!(page.contains("prog &lt;x&gt;"));
         assert!(!page.contains("src=") && !page.contains("href="));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
-        assert_eq!(page.matches("<polyline").count(), 4 + 4 + 1);
+        assert_eq!(page.matches("<polyline").count(), 3 * 4);
     }
 }

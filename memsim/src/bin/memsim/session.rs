@@ -1,7 +1,8 @@
 //! One run from the command line to the report.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,9 @@ use crate::tree::Tree;
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// A target that cannot be started.
+/// A target that cannot be started. What stands in the way is the source of the error.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot run {program}: give a path, or the name of a program in PATH")]
+#[error("cannot run {program}")]
 pub struct NoTarget {
     program: String,
     pub source: std::io::Error,
@@ -45,6 +46,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let mut topology = Topology::parse(&text)?;
     topology.apply(&args.overrides()?);
     let epoch_ns = args.epoch_ns()?;
+    let parallelism = args.known_parallelism()?;
+    for path in [&args.json, &args.html].into_iter().flatten() {
+        // Not only after a long run: a report that has nowhere to go.
+        File::create(path).map_err(|error| unusable("report", path, &error))?;
+    }
     let capacities = args.capacities(&topology)?;
     let mut placement = Placement::new(
         args.placement_policy(&topology)?,
@@ -93,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
                 .iter()
                 .map(|host| host.name.clone())
                 .collect();
-            let parallelism = args.parallelism.unwrap_or(1.0);
+            let parallelism = parallelism.unwrap_or(1.0);
             (
                 Box::new(Replay::open(path, hosts, epoch_ns, parallelism)?),
                 path.display().to_string(),
@@ -111,7 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
                     &caches,
                     epoch_ns,
                     local.0,
-                    args.parallelism,
+                    parallelism,
                     environment,
                 )?),
                 wanted => {
@@ -276,19 +282,31 @@ fn write_reports(args: &Args, report: &Report, topology: &Topology) -> anyhow::R
 fn topology_text(args: &Args) -> anyhow::Result<String> {
     match args.topology.strip_prefix('@') {
         Some(path) => Ok(std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the topology {path}"))?
+            .map_err(|error| unusable("topology", path.as_ref(), &error))?
             .trim()
             .to_owned()),
         None => Ok(args.topology.clone()),
     }
 }
 
+/// A file that the command line names and that cannot be used.
+pub fn unusable(what: &'static str, path: &Path, error: &std::io::Error) -> memsim::Error {
+    memsim::Error::Value {
+        what,
+        reason: format!("cannot use {}: {error}", path.display()),
+    }
+}
+
 /// Finds out about a target that cannot run before anything is started.
 fn check_target(program: &str) -> Result<(), NoTarget> {
-    let fail = |kind: std::io::ErrorKind| NoTarget {
+    use std::io::ErrorKind;
+    let fail = |kind: ErrorKind, why: &str| NoTarget {
         program: program.to_owned(),
-        source: kind.into(),
+        source: std::io::Error::new(kind, why),
     };
+    if program.contains('/') && Path::new(program).is_dir() {
+        return Err(fail(ErrorKind::IsADirectory, "it is a directory"));
+    }
     let candidates: Vec<PathBuf> = if program.contains('/') {
         vec![program.into()]
     } else {
@@ -297,7 +315,10 @@ fn check_target(program: &str) -> Result<(), NoTarget> {
             .collect()
     };
     let found = candidates.iter().find(|path| path.is_file());
-    let found = found.ok_or_else(|| fail(std::io::ErrorKind::NotFound))?;
+    let found = found.ok_or_else(|| {
+        let why = "there is none; give a path, or the name of a program in PATH";
+        fail(ErrorKind::NotFound, why)
+    })?;
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &found
             .metadata()
@@ -308,7 +329,10 @@ fn check_target(program: &str) -> Result<(), NoTarget> {
             .permissions(),
     );
     if mode & 0o111 == 0 {
-        Err(fail(std::io::ErrorKind::PermissionDenied))
+        Err(fail(
+            ErrorKind::PermissionDenied,
+            "it is not marked as executable",
+        ))
     } else {
         Ok(())
     }

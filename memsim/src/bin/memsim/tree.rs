@@ -306,11 +306,25 @@ impl Tree {
             }
             _ => {}
         }
-        if self.held {
-            Ok(())
-        } else {
+        if !self.held {
             self.release(watch, tid)
+        } else if is_inside_call(tid, signal, event)? {
+            self.let_finish(tid)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Lets a thread out of a system call while the tree is held; it stops again behind it. Where it is now its
+    /// registers are not what it will go on with: the kernel has yet to put the call's result into them, so that
+    /// no other call can be made in its name.
+    fn let_finish(&mut self, tid: Tid) -> io::Result<()> {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.state = State::Running;
+            tolerate(sys::interrupt(tid))?;
+            tolerate(sys::resume(tid, Resume::Run, 0))?;
+        }
+        Ok(())
     }
 
     fn signalled(&mut self, watch: &mut dyn Watch, tid: Tid, signal: i32) -> io::Result<()> {
@@ -344,6 +358,22 @@ impl Tree {
         };
         thread.state = State::Running;
         tolerate(sys::resume(tid, how, std::mem::take(&mut thread.signal)))
+    }
+}
+
+/// Whether a stop is in the middle of a system call, not before or behind it.
+fn is_inside_call(tid: Tid, signal: i32, event: i32) -> io::Result<bool> {
+    match event {
+        libc::PTRACE_EVENT_FORK
+        | libc::PTRACE_EVENT_VFORK
+        | libc::PTRACE_EVENT_CLONE
+        | libc::PTRACE_EVENT_EXEC => Ok(true),
+        // A thread that has just ended is in no call.
+        0 if signal == libc::SIGTRAP | 0x80 => match sys::entered_call(tid) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            call => Ok(call?.is_some()),
+        },
+        _ => Ok(false),
     }
 }
 
