@@ -1,6 +1,6 @@
 //! The program as a user meets it: exit codes, what it does to a target, what it leaves behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -134,6 +134,25 @@ fn children_and_their_output_are_followed() {
 }
 
 #[test]
+fn what_outlives_the_target_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (order, answer) = (folder.path().join("order"), folder.path().join("answer"));
+    let script = format!(
+        "mkfifo {0}; (read word < {0}; echo $word > {1}.part; mv {1}.part {1}) >/dev/null 2>&1 & exit 4",
+        order.display(),
+        answer.display()
+    );
+    let output = shell(&["--quiet"], &script);
+    assert_eq!(output.status.code(), Some(4), "{}", standard_error(&output));
+    // Opened for both, so that a reader that is gone is no reason to wait.
+    let mut options = std::fs::OpenOptions::new();
+    let mut fifo = options.read(true).write(true).open(&order).unwrap();
+    fifo.write_all(b"on\n").unwrap();
+    until("an answer of what was left", || answer.exists());
+    assert_eq!(std::fs::read_to_string(&answer).unwrap(), "on\n");
+}
+
+#[test]
 fn a_target_computes_the_same_as_without() {
     // Much memory, many system calls on it, several processes.
     let script = "seq 1 400000 | sort -R --random-source=/bin/sh | sort -n | sha256sum";
@@ -151,6 +170,15 @@ fn a_target_that_forks_all_the_time_loses_no_child() {
     assert_eq!(standard_output(&output), "400\n");
     assert_eq!(standard_error(&output), "");
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_target_that_gets_signals_all_the_time_goes_on() {
+    let script =
+        "trap ' ' USR1 USR2; (while kill -USR1 $$ && kill -USR2 $$; do :; done) 2>/dev/null &
+        i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; kill $!; echo $i";
+    let output = shell(&["-i", "1", "--quiet"], script);
+    assert_eq!(standard_output(&output), "20000\n");
 }
 
 #[test]

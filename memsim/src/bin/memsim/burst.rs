@@ -143,7 +143,7 @@ pub fn follow(burst: &mut Burst, tree: &mut Tree, tid: Tid, page: u64) -> Result
     if let Some(cpu) = maps::last_cpu(tid) {
         sys::set_affinity(0, &[cpu])?;
     }
-    let result = follow_here(burst, tree, tid, page);
+    let result = remote::undisturbed(tid, || follow_here(burst, tree, tid, page));
     sys::set_affinity(0, &own)?;
     result
 }

@@ -85,6 +85,9 @@ impl AccessSource for PageFaults {
         let time = self.tree.ran() - before;
         if self.tree.ending().is_some() {
             self.done = true;
+            self.tree
+                .hold_all(&mut self.sampler)
+                .context("cannot stop what the target has left running")?;
             self.sampler
                 .open_all(&mut self.tree)
                 .context("cannot restore the target's pages")?;

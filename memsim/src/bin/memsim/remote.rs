@@ -60,19 +60,9 @@ impl Remote {
                 .ok()
         });
         let Some(gate) = gate else { return Ok(false) };
-        let saved = sys::registers(tid)?;
-        let mut call = saved;
-        call.rip = gate;
-        call.rax = libc::SYS_mprotect as u64;
-        // Not in a system call: nothing for the kernel to restart.
-        call.orig_rax = u64::MAX;
-        (call.rdi, call.rsi, call.rdx) = (address, bytes, protection as u64);
-        sys::set_registers(tid, &call)?;
-        // What stops this step is a fault of the thread's own instruction, which was on its way.
-        while step(tree, tid)? == Step::Faulted {}
-        let result = sys::registers(tid)?.rax as i64;
-        sys::set_registers(tid, &saved)?;
-        Ok(result == 0)
+        undisturbed(tid, || {
+            through(gate, tree, tid, [address, bytes, protection as u64])
+        })
     }
 
     /// Takes back the system call at whose entry a thread is stopped, so that it can make others
@@ -96,6 +86,35 @@ impl Remote {
     }
 }
 
+/// mprotect with these arguments through a `syscall` instruction at `gate`. Returns whether the kernel did it.
+fn through(gate: u64, tree: &mut Tree, tid: Tid, arguments: [u64; 3]) -> Result<bool, Failure> {
+    let saved = sys::registers(tid)?;
+    let mut call = saved;
+    call.rip = gate;
+    call.rax = libc::SYS_mprotect as u64;
+    // Not in a system call: nothing for the kernel to restart.
+    call.orig_rax = u64::MAX;
+    [call.rdi, call.rsi, call.rdx] = arguments;
+    sys::set_registers(tid, &call)?;
+    // What stops this step is a fault of the thread's own instruction, which was on its way.
+    while step(tree, tid)? == Step::Faulted {}
+    let result = sys::registers(tid)?.rax as i64;
+    sys::set_registers(tid, &saved)?;
+    Ok(result == 0)
+}
+
+/// Keeps signals from a stopped thread while something else is done with it. Blocked ones stay where they are, with all
+/// that they tell; were they taken and sent anew, a thread that gets many would do nothing else.
+pub fn undisturbed<T>(tid: Tid, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let mask = sys::blocked_signals(tid)?;
+    sys::block(tid, sys::and_others(mask))?;
+    let result = work();
+    if !matches!(result, Err(Failure::Ended(_))) {
+        sys::block(tid, mask)?;
+    }
+    result
+}
+
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -106,7 +125,8 @@ pub enum Step {
     Faulted,
 }
 
-/// Lets a stopped thread execute one instruction. Signals that come meanwhile wait.
+/// Lets a stopped thread execute one instruction. Signals that come meanwhile, which few can for one that is
+/// [`undisturbed`], wait.
 pub fn step(tree: &mut Tree, tid: Tid) -> Result<Step, Failure> {
     loop {
         sys::resume(tid, Resume::Step, 0)?;
@@ -118,7 +138,7 @@ pub fn step(tree: &mut Tree, tid: Tid) -> Result<Step, Failure> {
             Status::Stopped { signal, event: 0 } if sys::is_fault(tid, signal)? => {
                 return Ok(Step::Faulted);
             }
-            Status::Stopped { signal, event: 0 } => tree.defer_signal(tid, signal)?,
+            Status::Stopped { signal, event: 0 } => tree.defer_signal(tid, signal),
             Status::Stopped { .. } => {}
             ended => return Err(Failure::Ended(ended)),
         }

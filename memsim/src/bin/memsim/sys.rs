@@ -168,6 +168,36 @@ pub fn set_signal_info(tid: Tid, info: &SignalInfo) -> io::Result<()> {
     request(libc::PTRACE_SETSIGINFO, tid, 0, &raw const *info as usize)
 }
 
+/// Signals that tell of a thread's own instruction, and must find it at once.
+const OWN: [i32; 6] = [
+    libc::SIGTRAP,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGSYS,
+];
+
+/// Signals that a stopped thread blocks, a bit for each.
+pub fn blocked_signals(tid: Tid) -> io::Result<u64> {
+    let mut mask = 0u64;
+    let size = size_of_val(&mask);
+    request(libc::PTRACE_GETSIGMASK, tid, size, &raw mut mask as usize)?;
+    Ok(mask)
+}
+
+/// Lets a stopped thread block these signals.
+pub fn block(tid: Tid, mask: u64) -> io::Result<()> {
+    let size = size_of_val(&mask);
+    request(libc::PTRACE_SETSIGMASK, tid, size, &raw const mask as usize)
+}
+
+/// `mask`, and all signals that come from outside of a thread.
+pub fn and_others(mask: u64) -> u64 {
+    let own = OWN.iter().map(|signal| 1u64 << (signal - 1));
+    mask | !own.fold(0, |all, bit| all | bit)
+}
+
 /// The address at which a thread that stopped with SIGSEGV was not allowed to access its own page;
 /// `None` when the signal has another cause.
 pub fn forbidden_address(tid: Tid) -> io::Result<Option<u64>> {

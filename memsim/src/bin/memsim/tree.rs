@@ -14,6 +14,8 @@ use crate::sys::{self, Resume, Status, Tid};
 /// How long a thread may take to stop before it counts as busy inside the kernel, where it does not
 /// access its memory anyway.
 const STOP_PATIENCE: Duration = Duration::from_millis(20);
+/// How long to try to stop what is to be let go of: what is still traced when this program ends, the kernel ends too.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One traced thread.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct Thread {
     pub state: State,
     /// Signal that it gets when it goes on; 0 for none.
     pub signal: i32,
+    /// Further ones, which are sent to it then.
+    pub later: Vec<i32>,
 }
 
 /// What a thread is doing.
@@ -73,6 +77,7 @@ impl Tree {
             process: leader,
             state: State::Stopped,
             signal: 0,
+            later: Vec::new(),
         };
         Ok(Self {
             leader,
@@ -166,6 +171,18 @@ impl Tree {
         Ok(())
     }
 
+    /// Stops every thread of what outlives the process that was started, even one that is long in the kernel.
+    pub fn hold_all(&mut self, watch: &mut dyn Watch) -> io::Result<()> {
+        let deadline = Instant::now() + LAST_PATIENCE;
+        loop {
+            self.hold(watch)?;
+            let mut states = self.threads.values().map(|thread| thread.state);
+            if !states.any(|state| state == State::Running) || Instant::now() >= deadline {
+                return Ok(());
+            }
+        }
+    }
+
     /// Stops every thread.
     pub fn hold(&mut self, watch: &mut dyn Watch) -> io::Result<()> {
         if !self.held {
@@ -187,7 +204,7 @@ impl Tree {
                 .values()
                 .any(|thread| thread.state == State::Running);
             let left = deadline.saturating_duration_since(Instant::now());
-            if !waiting || left.is_zero() || self.ending.is_some() {
+            if !waiting || left.is_zero() {
                 return Ok(());
             }
             self.pass_on(sys::wait_signal(left));
@@ -209,6 +226,9 @@ impl Tree {
     pub fn detach(&mut self) -> io::Result<()> {
         for (tid, thread) in std::mem::take(&mut self.threads) {
             if thread.state == State::Stopped {
+                for signal in thread.later {
+                    tolerate(sys::kill_thread(thread.process, tid, signal))?;
+                }
                 tolerate(sys::detach(tid, thread.signal))?;
             } else if thread.state == State::Suspended {
                 tolerate(sys::interrupt(tid))?;
@@ -220,16 +240,17 @@ impl Tree {
         Ok(())
     }
 
-    /// A signal for a thread, remembered for when it goes on. A second one is sent anew.
-    pub fn defer_signal(&mut self, tid: Tid, signal: i32) -> io::Result<()> {
+    /// A signal for a thread, remembered for when it goes on. Sent anew at once, it would stop the thread again in
+    /// whatever is done with it meanwhile.
+    pub fn defer_signal(&mut self, tid: Tid, signal: i32) {
         let Some(thread) = self.threads.get_mut(&tid) else {
-            return Ok(());
+            return;
         };
         if thread.signal == 0 {
             thread.signal = signal;
-            return Ok(());
+        } else if thread.signal != signal && !thread.later.contains(&signal) {
+            thread.later.push(signal);
         }
-        tolerate(sys::kill_thread(thread.process, tid, signal))
     }
 
     /// Takes note that a thread has ended while somebody else waited for it.
@@ -252,6 +273,7 @@ impl Tree {
         if let Some((signal, from_process)) = signal
             && signal != libc::SIGCHLD
             && (from_process || signal == libc::SIGHUP || signal == libc::SIGTERM)
+            && self.ending.is_none()
             && let Err(error) = sys::kill(self.leader, signal)
         {
             log::warn!("cannot pass signal {signal} on: {error}");
@@ -284,6 +306,7 @@ impl Tree {
             process,
             state: State::Stopped,
             signal: 0,
+            later: Vec::new(),
         });
         thread.state = State::Stopped;
         match event {
@@ -340,7 +363,8 @@ impl Tree {
             watch.enters_kernel(self, tid, false)?;
             tolerate(sys::set_signal_info(tid, &info))?;
         }
-        self.defer_signal(tid, signal)
+        self.defer_signal(tid, signal);
+        Ok(())
     }
 
     fn release(&mut self, watch: &dyn Watch, tid: Tid) -> io::Result<()> {
@@ -357,6 +381,9 @@ impl Tree {
             Resume::Run
         };
         thread.state = State::Running;
+        for signal in std::mem::take(&mut thread.later) {
+            tolerate(sys::kill_thread(thread.process, tid, signal))?;
+        }
         tolerate(sys::resume(tid, how, std::mem::take(&mut thread.signal)))
     }
 }

@@ -291,6 +291,9 @@ impl AccessSource for Samples {
         let time_ns = (self.tree.ran() - before).as_nanos() as f64;
         if self.tree.ending().is_some() {
             self.done = true;
+            self.tree
+                .hold_all(&mut Unwatched)
+                .context("cannot stop what the target has left running")?;
             self.tree.detach().context("cannot let go of the target")?;
         }
         let rings = self.events.rings.iter_mut();
