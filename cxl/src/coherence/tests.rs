@@ -151,7 +151,8 @@ fn every_access_in_every_state_says_what_the_protocol_says() {
             ],
         ),
     ];
-    let accesses: [fn(&mut Engine, u64) -> Result<(), Error>; 4] = [
+    type Access = fn(&mut Engine, u64) -> Result<(), Error>;
+    let accesses: [Access; 4] = [
         Engine::host_read,
         Engine::host_write,
         Engine::device_read,
@@ -389,7 +390,7 @@ impl Model {
         }
         if self.device_bias[Self::page(line)] {
             self.counts.host_took_back += 1;
-            self.to_host(Self::page(line));
+            self.flip_to_host(Self::page(line));
         }
         let rank = self.lines[line].0;
         if rank >= 2 || (rank == 1 && !write) {
@@ -459,7 +460,7 @@ impl Model {
         page * LINES_OF_PAGE as usize..(page + 1) * LINES_OF_PAGE as usize
     }
 
-    fn to_host(&mut self, page: usize) {
+    fn flip_to_host(&mut self, page: usize) {
         self.counts.flips_to_host += 1;
         for line in Self::lines_of(page) {
             if self.lines[line].2 > 0 {
@@ -470,7 +471,7 @@ impl Model {
         self.device_bias[page] = false;
     }
 
-    fn to_device(&mut self, page: usize) {
+    fn flip_to_device(&mut self, page: usize) {
         self.counts.flips_to_device += 1;
         for line in Self::lines_of(page) {
             if self.lines[line].0 > 0 {
@@ -574,8 +575,8 @@ fn agree(cache: (u64, u64), filter: (u64, u64), seed: u64) {
                 }
             },
             93..96 => model.flush_device(at),
-            96..98 if !model.device_bias[Model::page(at)] => model.to_device(Model::page(at)),
-            98.. if model.device_bias[Model::page(at)] => model.to_host(Model::page(at)),
+            96..98 if !model.device_bias[Model::page(at)] => model.flip_to_device(Model::page(at)),
+            98.. if model.device_bias[Model::page(at)] => model.flip_to_host(Model::page(at)),
             _ => {}
         }
         for event in engine.take_trace() {
