@@ -122,6 +122,13 @@ pub fn detach(tid: Tid, signal: i32) -> io::Result<()> {
     request(libc::PTRACE_DETACH, tid, 0, signal as usize)
 }
 
+/// The thread that a stopped thread has just made, at the event that says so.
+pub fn newborn(tid: Tid) -> io::Result<Tid> {
+    let mut message: libc::c_ulong = 0;
+    request(libc::PTRACE_GETEVENTMSG, tid, 0, &raw mut message as usize)?;
+    Tid::try_from(message).map_err(io::Error::other)
+}
+
 /// Registers of a stopped thread.
 pub fn registers(tid: Tid) -> io::Result<Registers> {
     // SAFETY: the structure is plain integers, for which zero is a value.

@@ -323,6 +323,9 @@ impl Tree {
                 }
                 watch.gone(process);
             }
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                self.born(tid)?;
+            }
             libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => {
                 thread.state = State::Suspended;
                 return tolerate(sys::listen(tid));
@@ -336,6 +339,25 @@ impl Tree {
         } else {
             Ok(())
         }
+    }
+
+    /// Takes note of what `parent` has just made. Its own first stop may come much later, and until then it would be
+    /// forgotten when the tree is let go, and ended with this program.
+    fn born(&mut self, parent: Tid) -> io::Result<()> {
+        let tid = match sys::newborn(parent) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+            tid => tid?,
+        };
+        // It may have reported before its parent did, and even have ended.
+        if is_traced(tid) {
+            self.threads.entry(tid).or_insert(Thread {
+                process: process_of(tid),
+                state: State::Running,
+                signal: 0,
+                later: Vec::new(),
+            });
+        }
+        Ok(())
     }
 
     /// Lets a thread out of a system call while the tree is held; it stops again behind it. Where it is now its
@@ -406,13 +428,19 @@ fn is_inside_call(tid: Tid, signal: i32, event: i32) -> io::Result<bool> {
 
 /// The process that a thread belongs to; itself where that cannot be read any more.
 fn process_of(tid: Tid) -> Tid {
-    std::fs::read_to_string(format!("/proc/{tid}/status"))
-        .ok()
-        .and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-            line.trim().parse().ok()
-        })
-        .unwrap_or(tid)
+    status_of(tid, "Tgid:").unwrap_or(tid)
+}
+
+/// Whether somebody traces a thread, which ends with the wait for its end.
+fn is_traced(tid: Tid) -> bool {
+    status_of(tid, "TracerPid:").is_some_and(|tracer| tracer != 0)
+}
+
+/// A number of a thread's status.
+fn status_of(tid: Tid, key: &str) -> Option<Tid> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().parse().ok()
 }
 
 /// A thread may end at any moment; a request to one that has is no error.
