@@ -24,6 +24,8 @@ use crate::{cmd, cpio, guest, image, paths, qemu, setup, ui};
 pub const EXIT_TIMEOUT: i32 = 124;
 /// Stands for the status of a machine that was stopped because it printed nothing for too long.
 const EXIT_SILENT: i32 = -1;
+/// Of a dead machine's console; a kernel says why it panics some fifty lines before its end.
+const CONSOLE_LINES: usize = 100;
 /// Memory of the emulated machine where the host has enough.
 const DEFAULT_MEMORY_MIB: u64 = 8192;
 /// Guests with two CPUs want two here.
@@ -327,7 +329,7 @@ impl<'a> Emulated<'a> {
             status => format!("ended, QEMU with status {status},"),
         };
         let console = fs::read(self.dir.join("console.log")).unwrap_or_default();
-        let console = cmd::last_lines(&String::from_utf8_lossy(&console), 20);
+        let console = cmd::last_lines(&String::from_utf8_lossy(&console), CONSOLE_LINES);
         Err(Died { how, console }.into())
     }
 

@@ -29,7 +29,7 @@ struct Verdict {
 const WORKERS: usize = 2;
 
 /// How often a test may run where guests die for no reason of their own: at three boots in ten that die, a test of two
-/// boots still fails once in five hundred runs.
+/// boots still fails once in two hundred runs.
 const ATTEMPTS: usize = 8;
 /// No other attempt begins after so long: a test that fails for a reason of its own is not to use up everybody's time.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
