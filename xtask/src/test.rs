@@ -18,7 +18,7 @@ use crate::{cmd, paths, ui};
 /// The guest tests take minutes where they run in hardware, and most of an hour where they do not.
 const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
 /// How many emulated machines the guest tests may use up.
-const LABS: usize = 3;
+const LABS: usize = 6;
 /// The package whose tests open `/dev/kvm`.
 const KVM_PACKAGE: &str = "vmm";
 
