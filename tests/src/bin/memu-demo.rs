@@ -18,7 +18,11 @@ run() { echo "\$ $*"; "$@"; }
 say "The CXL hardware that an unmodified kernel found"
 run cxl list -BMu
 say "A region on the first expander"
-section create run cxl create-region -m -t ram -d decoder0.0 -w 1 mem0
+# The kernel numbers expanders as their drivers are done, in any order; the first one's serial number is 1.
+for memdev in /sys/bus/cxl/devices/mem*; do
+  [ "$(cat $memdev/serial)" = 0x1 ] && first=${memdev##*/}
+done
+section create run cxl create-region -m -t ram -d decoder0.0 -w 1 $first
 say "Online as a NUMA node"
 for dax in /sys/bus/dax/devices/dax*; do
   dax=${dax##*/}
