@@ -36,8 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Under the lab's emulated SVM one boot in ten ends with a triple fault, on some days three, at any time from the first
 /// second on. KVM's trace of one has a guest whose fetch at an address that it had just run at met a reserved bit in its
-/// page tables, right behind an exit for a host interrupt. The cause is not known; it was seen under TCG only. There, and
-/// nowhere else, tests run one after the other, and one that failed runs again and its verdict says so.
+/// page tables, right behind an exit for a host interrupt. The cause is not known; it was seen under TCG only,
+/// and QEMU's own guests die there too. There, and nowhere else, tests run one after the other, and one that failed runs
+/// again and its verdict says so.
 fn emulated() -> bool {
     fs::read_to_string("/proc/cpuinfo").is_ok_and(|cpuinfo| cpuinfo.contains("TCG"))
 }
