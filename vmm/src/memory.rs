@@ -8,7 +8,7 @@ use std::sync::Arc;
 use log::debug;
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::error::{Error, HostContext, Result};
 use crate::layout::AddressRange;
@@ -133,19 +133,18 @@ fn map(
             })
         })?;
     if pages == PageSize::Base {
-        prefer_huge_pages(&region);
+        prefer_huge_pages(region.as_ptr().cast(), region.size());
     }
     GuestRegionMmap::new(region, GuestAddress(range.start))
         .ok_or_else(|| Error::Memory(format!("{range:x?} leaves the address space")))
 }
 
-/// Asks for transparent huge pages, which a host gives to shared memory if its `shmem_enabled` says `advise`: a quarter of
-/// a guest's boot is page faults without them. A kernel that has none refuses, which costs nothing.
-fn prefer_huge_pages(region: &MmapRegion) {
-    // SAFETY: the range is that of the mapping, and the advice changes neither its contents nor its protection.
-    let refused =
-        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) };
-    if refused != 0 {
+/// Asks for transparent huge pages in a mapping of guest memory, which a host gives to shared memory if its `shmem_enabled`
+/// says `advise`: a quarter of a guest's boot is page faults without them, and CXL memory is to cost what RAM does. A kernel
+/// that has none refuses, which costs nothing.
+pub(crate) fn prefer_huge_pages(start: *mut libc::c_void, bytes: usize) {
+    // SAFETY: the advice changes neither the contents nor the protection of whatever is mapped there.
+    if unsafe { libc::madvise(start, bytes, libc::MADV_HUGEPAGE) } != 0 {
         debug!(
             "no transparent huge pages: {}",
             std::io::Error::last_os_error()

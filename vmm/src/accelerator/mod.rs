@@ -30,7 +30,7 @@ use vm_memory::{FileOffset, MmapRegion};
 use crate::board::Board;
 use crate::error::{Error, Result};
 use crate::kvm::{MemoryMap, Memslots, Permission};
-use crate::memory::{PageSize, memfd};
+use crate::memory::{PageSize, memfd, prefer_huge_pages};
 use crate::virtio::{Host, Vectors};
 
 use self::commands::Commands;
@@ -160,8 +160,10 @@ pub fn attach(
 fn map(file: &Arc<File>, bytes: u64) -> Result<MmapRegion> {
     let refused = |error: &dyn std::fmt::Display| Error::Memory(error.to_string());
     let size = usize::try_from(bytes).map_err(|error| refused(&error))?;
-    MmapRegion::from_file(FileOffset::from_arc(Arc::clone(file), 0), size)
-        .map_err(|error| refused(&error))
+    let region = MmapRegion::from_file(FileOffset::from_arc(Arc::clone(file), 0), size)
+        .map_err(|error| refused(&error))?;
+    prefer_huge_pages(region.as_ptr().cast(), region.size());
+    Ok(region)
 }
 
 /// Where the memory behind an accelerator's BARs is shown.

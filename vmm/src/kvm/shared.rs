@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::poison::PoisonedPage;
 use super::presence::PAGE;
 use crate::error::{Error, HostContext, Result};
+use crate::memory::prefer_huge_pages;
 
 /// A mapping, unmapped when dropped. Only its address is given away: Rust holds no reference into it.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ impl SharedMapping {
         let len = usize::try_from(len).map_err(|_| refuse("too long for this host"))?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let address = unsafe { map(ptr::null_mut(), len, 0, file, offset)? };
+        prefer_huge_pages(address, len);
         let address = NonNull::new(address).ok_or_else(|| refuse("the host mapped it at zero"))?;
         Ok(Self {
             address,
