@@ -18,8 +18,8 @@ use crate::error::Error;
 use crate::law::{DeviceLaw, LINE, LinkLaw, MediaLaw};
 use crate::profile::Profile;
 
-/// The peaks are the link's, so the media is wider than the widest mix. That it is at least this
-/// much wider is a prior: any nearer, its queue would show before the link's.
+/// The peaks are the link's, so the media is wider than the mix that the link carries most of. That it
+/// is at least this much wider is a prior: any nearer, its queue would show before the link's.
 const MEDIA_FLOOR: f64 = 1.15;
 
 /// Columns of the linear system of step 2: idle, S2M wait, M2S wait, M2S slope, media wait.
@@ -65,11 +65,11 @@ impl Errors {
     }
 }
 
-/// Fits a law to curves; `more_peaks` are (read share, GB/s) of mixes whose curve is not known.
+/// Fits a law to curves.
 ///
 /// # Errors
 /// [`Error::Fit`] when no curve has a point below its peak.
-pub fn fit(curves: &[Curve], more_peaks: &[(f64, f64)]) -> Result<Fit, Error> {
+pub fn fit(curves: &[Curve]) -> Result<Fit, Error> {
     if curves.iter().all(|curve| curve.rising.is_empty()) {
         return Err(Error::Fit(
             "the table has no read share with two different bandwidths; latency cannot be told from load".into(),
@@ -79,7 +79,6 @@ pub fn fit(curves: &[Curve], more_peaks: &[(f64, f64)]) -> Result<Fit, Error> {
         .iter()
         .map(|curve| (curve.read_share, curve.peak.bandwidth))
         .collect();
-    peaks.extend_from_slice(more_peaks);
     peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
 
     let carried = Profile::named("mess-cxl")?.law();
@@ -143,9 +142,8 @@ fn direction(peaks: &[(f64, f64)], data: impl Fn(f64) -> f64, carried: f64) -> O
         .iter()
         .map(|&(share, peak)| [peak * data(share), peak * (1.0 - data(share))])
         .collect();
-    let ones = vec![1.0; rows.len()];
     if rows.len() >= 2
-        && let Some([inverse, header]) = least_squares(&rows, &ones)
+        && let Some([inverse, header]) = Normal::of(&rows).solve(ALL)
         && inverse > 0.0
         && (0.0..=inverse).contains(&header)
     {
@@ -159,7 +157,6 @@ fn direction(peaks: &[(f64, f64)], data: impl Fn(f64) -> f64, carried: f64) -> O
 
 /// Step 2: idle latency and waiting factors, for the best media capacity of a grid.
 fn waits(curves: &[Curve], peaks: &[(f64, f64)], law: DeviceLaw) -> DeviceLaw {
-    let highest = peaks.iter().map(|peak| peak.1).fold(0.0, f64::max);
     // One mix cannot tell three servers apart: one queue, that of the media, and the line.
     let single = peaks.iter().all(|peak| peak.0 == peaks[0].0);
     let (floor, step) = if single {
@@ -167,8 +164,9 @@ fn waits(curves: &[Curve], peaks: &[(f64, f64)], law: DeviceLaw) -> DeviceLaw {
     } else {
         (MEDIA_FLOOR, 0.01)
     };
+    let most = floor * most_carried(peaks, &law.link);
     let candidates = (0..200).filter_map(|i| {
-        let media = highest * floor * (1.0 + step * f64::from(i));
+        let media = most * (1.0 + step * f64::from(i));
         let rows: Vec<[f64; TERMS]> = curves
             .iter()
             .flat_map(|curve| {
@@ -202,6 +200,20 @@ fn waits(curves: &[Curve], peaks: &[(f64, f64)], law: DeviceLaw) -> DeviceLaw {
     found
 }
 
+/// Most that the link carries of any mix: by its law where there are peaks of both directions, else of those mixes whose
+/// peaks are known.
+fn most_carried(peaks: &[(f64, f64)], link: &LinkLaw) -> f64 {
+    let by_s2m = peaks
+        .iter()
+        .filter(|peak| limited_by_s2m(link, peak.0))
+        .count();
+    if (1..peaks.len()).contains(&by_s2m) {
+        link.peak(link.widest_mix())
+    } else {
+        peaks.iter().map(|peak| peak.1).fold(0.0, f64::max)
+    }
+}
+
 /// One row of the linear system, divided by the measured latency.
 ///
 /// Close to its peak a curve is all about how close: half a percent of capacity is a third of the
@@ -224,78 +236,96 @@ fn terms(point: &Point, curve: &Curve, link: &LinkLaw, media: f64) -> [f64; TERM
 }
 
 /// Non-negative least squares against ones, by trying every set of terms that may be zero; there
-/// are only sixteen. Returns the mean square error and the solution.
+/// are only sixteen. Returns the square error and the solution.
 fn non_negative(rows: &[[f64; TERMS]]) -> Option<(f64, [f64; TERMS])> {
-    let ones = vec![1.0; rows.len()];
-    let mut best: Option<(f64, [f64; TERMS])> = None;
-    for kept in (1u32..1 << TERMS).filter(|kept| kept & 1 == 1) {
-        let masked: Vec<[f64; TERMS]> = rows
-            .iter()
-            .map(|row| std::array::from_fn(|i| if kept >> i & 1 == 1 { row[i] } else { 0.0 }))
-            .collect();
-        let Some(x) = least_squares(&masked, &ones) else {
-            continue;
+    let normal = Normal::of(rows);
+    (1u32..1 << TERMS)
+        .filter(|kept| kept & 1 == 1)
+        .filter_map(|kept| normal.solve(kept))
+        .filter(|x| x.iter().all(|&value| value >= 0.0))
+        .map(|x| (normal.square_error(&x), x))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// Every column of a system.
+const ALL: u32 = u32::MAX;
+
+/// Least squares against ones, as normal equations.
+struct Normal<const N: usize> {
+    matrix: [[f64; N]; N],
+    vector: [f64; N],
+    rows: f64,
+}
+
+impl<const N: usize> Normal<N> {
+    fn of(rows: &[[f64; N]]) -> Self {
+        let mut normal = Self {
+            matrix: [[0.0; N]; N],
+            vector: [0.0; N],
+            rows: rows.len() as f64,
         };
-        if x.iter().any(|&value| value < 0.0) {
-            continue;
+        for row in rows {
+            for i in 0..N {
+                normal.vector[i] += row[i];
+                for j in 0..N {
+                    normal.matrix[i][j] += row[i] * row[j];
+                }
+            }
         }
-        let error: f64 = rows
-            .iter()
-            .map(|row| (row.iter().zip(&x).map(|(a, b)| a * b).sum::<f64>() - 1.0).powi(2))
-            .sum();
-        if best.is_none_or(|(least, _)| error < least) {
-            best = Some((error, x));
-        }
+        normal
     }
-    best
-}
 
-/// Least squares by normal equations; a column of zeros gets a zero. `None` when singular.
-fn least_squares<const N: usize>(rows: &[[f64; N]], right: &[f64]) -> Option<[f64; N]> {
-    let mut matrix = [[0.0; N]; N];
-    let mut vector = [0.0; N];
-    for (row, &value) in rows.iter().zip(right) {
+    /// The solution that has only the columns in `kept`, a bit for each; the others, and those of zeros, get a zero.
+    /// `None` when columns depend on each other.
+    fn solve(&self, kept: u32) -> Option<[f64; N]> {
+        let used: [bool; N] =
+            std::array::from_fn(|i| kept >> i & 1 == 1 && self.matrix[i][i] > 0.0);
+        let (mut matrix, mut vector) = (self.matrix, self.vector);
+        for column in (0..N).filter(|&column| used[column]) {
+            let pivot = matrix[column][column];
+            // What is left of a column after elimination, against what it was: dependent on others?
+            if pivot <= 1e-10 * self.matrix[column][column] {
+                return None;
+            }
+            for other in (0..N).filter(|&other| other != column && used[other]) {
+                let factor = matrix[other][column] / pivot;
+                let source = matrix[column];
+                for (value, from) in matrix[other].iter_mut().zip(source) {
+                    *value -= factor * from;
+                }
+                vector[other] -= factor * vector[column];
+            }
+        }
+        Some(std::array::from_fn(|i| {
+            if used[i] {
+                vector[i] / matrix[i][i]
+            } else {
+                0.0
+            }
+        }))
+    }
+
+    /// Sum of the squares of what a solution is off.
+    fn square_error(&self, x: &[f64; N]) -> f64 {
+        let mut error = self.rows;
         for i in 0..N {
-            vector[i] += row[i] * value;
+            error -= 2.0 * x[i] * self.vector[i];
             for j in 0..N {
-                matrix[i][j] += row[i] * row[j];
+                error += x[i] * x[j] * self.matrix[i][j];
             }
         }
+        error
     }
-    let used: [bool; N] = std::array::from_fn(|i| matrix[i][i] > 0.0);
-    for column in (0..N).filter(|&column| used[column]) {
-        let pivot = matrix[column][column];
-        // What is left of a column after elimination, against what it was: dependent on others?
-        let size: f64 = rows.iter().map(|row| row[column] * row[column]).sum();
-        if pivot <= 1e-10 * size {
-            return None;
-        }
-        for other in (0..N).filter(|&other| other != column && used[other]) {
-            let factor = matrix[other][column] / pivot;
-            let source = matrix[column];
-            for (value, from) in matrix[other].iter_mut().zip(source) {
-                *value -= factor * from;
-            }
-            vector[other] -= factor * vector[column];
-        }
-    }
-    Some(std::array::from_fn(|i| {
-        if used[i] {
-            vector[i] / matrix[i][i]
-        } else {
-            0.0
-        }
-    }))
 }
 
-/// Lines under way at the plateaus that S2M causes: mean of Little's law over them.
+/// Lines under way at the plateaus that S2M causes, by Little's law.
 fn outstanding(curves: &[Curve], link: &LinkLaw) -> Option<f64> {
     let lines: Vec<f64> = curves
         .iter()
         .filter(|curve| limited_by_s2m(link, curve.read_share))
         .map(|curve| curve.peak.latency * curve.peak.bandwidth / LINE)
         .collect();
-    (!lines.is_empty()).then(|| lines.iter().sum::<f64>() / lines.len() as f64)
+    median(lines)
 }
 
 /// Wait at the plateaus that M2S causes, beyond what the law's other terms explain.
@@ -310,7 +340,14 @@ fn posted_wait(curves: &[Curve], law: &DeviceLaw) -> Option<f64> {
             curve.peak.latency - rest.latency(peak, curve.read_share)
         })
         .collect();
-    (!waits.is_empty()).then(|| (waits.iter().sum::<f64>() / waits.len() as f64).max(0.0))
+    median(waits).map(|wait| wait.max(0.0))
+}
+
+/// The middle of some figures. Not their mean: the plateau of a mix that fills both directions may be the other one's.
+fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let (low, high) = (figures.len().checked_sub(1)? / 2, figures.len() / 2);
+    Some(0.5 * (figures[low] + figures[high]))
 }
 
 fn limited_by_s2m(link: &LinkLaw, read_share: f64) -> bool {

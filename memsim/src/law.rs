@@ -78,6 +78,18 @@ impl LinkLaw {
         s2m.min(m2s)
     }
 
+    /// Read share of the mix of which the link carries most: it fills both directions.
+    pub fn widest_mix(&self) -> f64 {
+        let reads = (1.0 - self.completion_share) / self.s2m;
+        let writes = (1.0 - self.request_share) / self.m2s;
+        if reads + writes <= 0.0 {
+            // Headers as large as data: every mix is alike.
+            return 0.5;
+        }
+        let share = (1.0 / self.m2s - self.completion_share / self.s2m) / (reads + writes);
+        share.clamp(0.0, 1.0)
+    }
+
     /// Load of the two directions, (S2M, M2S), under `read` and `write` GB/s of lines; 1 is full.
     pub fn load(&self, read: f64, write: f64) -> (f64, f64) {
         (
@@ -144,6 +156,16 @@ mod tests {
         let law = device();
         assert!(law.peak(0.58) > 1.3 * law.peak(1.0));
         assert!(law.peak(0.58) > 1.3 * law.peak(0.0));
+    }
+
+    #[test]
+    fn no_mix_gets_more_bandwidth_than_the_widest() {
+        let link = device().link;
+        let most = link.peak(link.widest_mix());
+        let shares = (0..=100).map(|percent| f64::from(percent) / 100.0);
+        assert!(shares.into_iter().all(|share| link.peak(share) <= most));
+        let (s2m, m2s) = link.load(most * link.widest_mix(), most * (1.0 - link.widest_mix()));
+        assert!((s2m - 1.0).abs() < 1e-9 && (m2s - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn calibrate(table: &std::path::Path, name: &str) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(table)
         .map_err(|error| session::unusable("latency table", table, &error))?;
     let curves = curve::curves(&curve::parse(&text)?);
-    let found = fit::fit(&curves, &[])?;
+    let found = fit::fit(&curves)?;
     let law = found.law;
     let profile = Profile {
         name: name.to_owned(),
