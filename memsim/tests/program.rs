@@ -182,6 +182,29 @@ fn a_target_that_gets_signals_all_the_time_goes_on() {
 }
 
 #[test]
+fn a_target_with_a_fast_timer_goes_on() {
+    // Its timer fires as often as it is stopped, and while it is; not one epoch is free of it.
+    let program = Path::new(env!("CARGO_BIN_EXE_memsim"));
+    let timer = program.with_file_name("examples/timer");
+    assert!(timer.exists(), "cargo test builds the examples too");
+    let output = run(&[
+        "-i",
+        "1",
+        "-l",
+        "300,300",
+        "--quiet",
+        "--",
+        timer.to_str().unwrap(),
+        "8",
+        "40",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", standard_error(&output));
+    let text = standard_output(&output);
+    let ticks = text.lines().find_map(|line| line.strip_suffix(" ticks"));
+    assert!(ticks.unwrap().parse::<u64>().unwrap() > 0, "{text}");
+}
+
+#[test]
 fn a_target_that_stops_itself_goes_on_when_it_is_continued() {
     let script = "(while kill -CONT $$; do :; done) & kill -STOP $$; echo back; kill $!";
     let output = shell(&[], script);

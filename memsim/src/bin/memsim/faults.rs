@@ -1,6 +1,6 @@
 //! Source: sampled page faults. Works on any machine, with any target. [`crate::sampler`] says how.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use memsim::placement::Placement;
@@ -77,7 +77,7 @@ impl AccessSource for PageFaults {
         let before = self.tree.ran();
         self.sampler.begin();
         self.tree
-            .run(&mut self.sampler, Instant::now() + self.epoch)
+            .run(&mut self.sampler, self.epoch)
             .context("cannot run the target")?;
         self.tree
             .hold(&mut self.sampler)
@@ -93,7 +93,7 @@ impl AccessSource for PageFaults {
                 .context("cannot restore the target's pages")?;
             self.tree.detach().context("cannot let go of the target")?;
         }
-        let mut epoch = self.sampler.epoch(&self.tree, time);
+        let mut epoch = self.sampler.epoch(&mut self.tree, time);
         if let Some(counters) = &mut self.counters {
             let (reads, writes) = counters.take().context("cannot read the counters")?;
             let most = self.sampler.fullest_node();

@@ -102,17 +102,22 @@ pub fn resident_pages(process: Tid) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Time that a thread has been on a CPU, ns.
-pub fn cpu_time(process: Tid, tid: Tid) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/task/{tid}/schedstat")).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
+/// CPU that a thread was on last, from the 39th field of its `stat`.
+pub fn last_cpu(tid: Tid) -> Option<usize> {
+    field(tid, 39)?.parse().ok()
 }
 
-/// CPU that a thread was on last, from the 39th field of its `stat`; the second may hold blanks.
-pub fn last_cpu(tid: Tid) -> Option<usize> {
+/// Whether a thread has work to do: it is on a CPU, waits for one, or stands still because it is traced.
+pub fn is_busy(tid: Tid) -> bool {
+    matches!(field(tid, 3).as_deref(), Some("R" | "t"))
+}
+
+/// A field of a thread's `stat`, counted from 1; the second may hold blanks.
+fn field(tid: Tid, number: usize) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
     let (_, after_name) = text.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(36)?.parse().ok()
+    let mut fields = after_name.split_ascii_whitespace();
+    Some(fields.nth(number - 3)?.to_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::maps;
+use crate::maps::{self, PAGE};
 use crate::sys::{self, Resume, Status, Tid};
 use crate::tree::{Tree, Watch};
 
@@ -41,16 +41,14 @@ impl Remote {
         self.gates.remove(&process);
     }
 
-    /// Changes the protection of a page through a thread that is stopped, but not at the entry of
-    /// a system call. Returns whether the kernel did it.
+    /// Changes the protection of pages, each given by its address, through a thread that is stopped, but not at the entry
+    /// of a system call. Returns of each whether the kernel did it.
     pub fn protect(
         &mut self,
         tree: &mut Tree,
         tid: Tid,
-        address: u64,
-        bytes: u64,
-        protection: i32,
-    ) -> Result<bool, Failure> {
+        pages: &[(u64, i32)],
+    ) -> Result<Vec<bool>, Failure> {
         let process = tree.thread(tid).map_or(tid, |thread| thread.process);
         let gate = *self.gates.entry(process).or_insert_with(|| {
             find_gate(process)
@@ -59,10 +57,10 @@ impl Remote {
                 })
                 .ok()
         });
-        let Some(gate) = gate else { return Ok(false) };
-        undisturbed(tid, || {
-            through(gate, tree, tid, [address, bytes, protection as u64])
-        })
+        match gate {
+            Some(gate) if !pages.is_empty() => undisturbed(tid, || through(gate, tree, tid, pages)),
+            _ => Ok(vec![false; pages.len()]),
+        }
     }
 
     /// Takes back the system call at whose entry a thread is stopped, so that it can make others
@@ -86,21 +84,30 @@ impl Remote {
     }
 }
 
-/// mprotect with these arguments through a `syscall` instruction at `gate`. Returns whether the kernel did it.
-fn through(gate: u64, tree: &mut Tree, tid: Tid, arguments: [u64; 3]) -> Result<bool, Failure> {
+/// mprotect of each page through a `syscall` instruction at `gate`. Returns whether the kernel did it.
+fn through(
+    gate: u64,
+    tree: &mut Tree,
+    tid: Tid,
+    pages: &[(u64, i32)],
+) -> Result<Vec<bool>, Failure> {
     let saved = sys::registers(tid)?;
     let mut call = saved;
     call.rip = gate;
     call.rax = libc::SYS_mprotect as u64;
     // Not in a system call: nothing for the kernel to restart.
     call.orig_rax = u64::MAX;
-    [call.rdi, call.rsi, call.rdx] = arguments;
-    sys::set_registers(tid, &call)?;
-    // What stops this step is a fault of the thread's own instruction, which was on its way.
-    while step(tree, tid)? == Step::Faulted {}
-    let result = sys::registers(tid)?.rax as i64;
+    call.rsi = PAGE;
+    let mut done = Vec::with_capacity(pages.len());
+    for &(address, protection) in pages {
+        (call.rdi, call.rdx) = (address, protection as u64);
+        sys::set_registers(tid, &call)?;
+        // What stops this step is a fault of the thread's own instruction, which was on its way.
+        while step(tree, tid)? == Step::Faulted {}
+        done.push(sys::registers(tid)?.rax == 0);
+    }
     sys::set_registers(tid, &saved)?;
-    Ok(result == 0)
+    Ok(done)
 }
 
 /// Keeps signals from a stopped thread while something else is done with it. Blocked ones stay where they are, with all

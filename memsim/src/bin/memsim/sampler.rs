@@ -15,6 +15,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use memsim::kernel::{Demand, Run};
@@ -78,10 +79,6 @@ pub struct Sampler {
     stolen_ns: f64,
     faults: u64,
     parallelism: Option<f64>,
-    /// Time that each thread had been on a CPU when it was last looked at, ns.
-    cpu_ns: HashMap<Tid, u64>,
-    /// All time that threads of the target have been on a CPU.
-    cpu: Duration,
     random: u64,
 }
 
@@ -104,8 +101,6 @@ impl Sampler {
             stolen_ns: 0.0,
             faults: 0,
             parallelism,
-            cpu_ns: HashMap::new(),
-            cpu: Duration::ZERO,
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -136,12 +131,12 @@ impl Sampler {
         }
     }
 
-    /// What the epoch that has just ended came to.
-    pub fn epoch(&mut self, tree: &Tree, time: Duration) -> Epoch {
+    /// What the epoch that has just ended came to. Waits are measured by the time that the target has been on a CPU: one
+    /// that waits for something, or for a CPU, visits no pages.
+    pub fn epoch(&mut self, tree: &mut Tree, time: Duration) -> Epoch {
         let time_ns = time.as_nanos() as f64;
-        let now = self.clock(tree);
+        let now = tree.cpu();
         let cpu_ns = (now - self.epoch_start).as_nanos() as f64;
-        self.cpu_ns.retain(|&tid, _| tree.thread(tid).is_some());
         let armed: Vec<Armed> = self.armed.values().flatten().copied().collect();
         for page in &armed {
             self.watched(page, now);
@@ -221,18 +216,6 @@ impl Sampler {
         std::mem::take(&mut self.stolen_ns)
     }
 
-    /// The clock of waits: time that threads of the target have been on a CPU. A target that waits
-    /// for something, or for a CPU, visits no pages.
-    fn clock(&mut self, tree: &Tree) -> Duration {
-        for (tid, thread) in tree.threads() {
-            if let Some(cpu) = maps::cpu_time(thread.process, tid) {
-                let before = self.cpu_ns.insert(tid, cpu).unwrap_or(0);
-                self.cpu += Duration::from_nanos(cpu.saturating_sub(before));
-            }
-        }
-        self.cpu
-    }
-
     /// Looks for pages that have come or gone, where a process has grown or shrunk by a sixteenth.
     pub fn scan(&mut self, tree: &Tree, placement: &mut Placement) {
         let processes = tree.processes();
@@ -299,7 +282,7 @@ impl Sampler {
         placement: &mut Placement,
         epoch: Duration,
     ) -> io::Result<()> {
-        let now = self.clock(tree);
+        let now = tree.cpu();
         let total: u64 = self.resident.iter().map(|run| run.pages).sum();
         if total == 0 {
             return Ok(());
@@ -311,31 +294,50 @@ impl Sampler {
         for process in tree.processes() {
             have += self.give_up_old(tree, process, now)?;
         }
+        let mut picked: HashMap<Tid, Vec<Armed>> = HashMap::new();
+        let mut vital: HashMap<Tid, Vec<Range<u64>>> = HashMap::new();
         for _ in have..wanted {
             let place = self.random() % total;
             let Some((run, address)) = self.pick(place) else {
                 continue;
             };
-            let Some(tid) = tree.stopped_thread(run.process) else {
-                continue;
-            };
-            let armed = self.armed.get(&run.process);
-            let known = armed.is_some_and(|armed| armed.iter().any(|page| page.address == address));
-            if known || !tree.is_stopped(run.process) || is_vital(tree, run.process, address) {
+            let process = run.process;
+            if !tree.is_stopped(process) {
                 continue;
             }
-            let result = self
-                .remote
-                .protect(tree, tid, address, PAGE, libc::PROT_NONE);
-            if let Ok(true) = result {
-                let node = placement.touch(placement.page(run.process as u32, address));
-                let page = Armed {
-                    address,
-                    protection: run.protection,
-                    node,
-                    since: now,
-                };
-                self.armed.entry(run.process).or_default().push(page);
+            let armed = self.armed.get(&process).into_iter();
+            let known = armed
+                .chain(picked.get(&process))
+                .flatten()
+                .any(|page| page.address == address);
+            let vital = vital
+                .entry(process)
+                .or_insert_with(|| vital_ranges(tree, process));
+            if known || vital.iter().any(|range| range.contains(&address)) {
+                continue;
+            }
+            picked.entry(process).or_default().push(Armed {
+                address,
+                protection: run.protection,
+                node: 0,
+                since: now,
+            });
+        }
+        for (process, pages) in picked {
+            let Some(tid) = tree.stopped_thread(process) else {
+                continue;
+            };
+            let none: Vec<(u64, i32)> = pages
+                .iter()
+                .map(|page| (page.address, libc::PROT_NONE))
+                .collect();
+            let result = self.remote.protect(tree, tid, &none);
+            for (page, done) in pages.into_iter().zip(result.as_deref().unwrap_or_default()) {
+                if *done {
+                    let node = placement.touch(placement.page(process as u32, page.address));
+                    let armed = self.armed.entry(process).or_default();
+                    armed.push(Armed { node, ..page });
+                }
             }
             remote::settle(tree, self, tid, result.map(drop))?;
         }
@@ -362,10 +364,11 @@ impl Sampler {
     /// Makes all pages of a thread's process accessible, through that thread.
     fn open_process(&mut self, tree: &mut Tree, tid: Tid) -> io::Result<()> {
         let process = tree.thread(tid).map_or(tid, |thread| thread.process);
-        let now = self.clock(tree);
-        for page in self.armed.remove(&process).unwrap_or_default() {
+        let now = tree.cpu();
+        let pages = self.armed.remove(&process).unwrap_or_default();
+        for page in &pages {
             self.opened[0].insert((process, page.address));
-            self.watched(&page, now);
+            self.watched(page, now);
             let waited = (now - page.since).as_nanos() as f64;
             let visits = &mut self.nodes[page.node];
             if waited >= visits.patience_ns() {
@@ -373,12 +376,13 @@ impl Sampler {
             } else {
                 visits.cut_short();
             }
-            let result = self
-                .remote
-                .protect(tree, tid, page.address, PAGE, page.protection);
-            remote::settle(tree, self, tid, result.map(drop))?;
         }
-        Ok(())
+        let open: Vec<(u64, i32)> = pages
+            .iter()
+            .map(|page| (page.address, page.protection))
+            .collect();
+        let result = self.remote.protect(tree, tid, &open);
+        remote::settle(tree, self, tid, result.map(drop))
     }
 
     /// Counts the time for which a page was watched since the epoch began.
@@ -409,12 +413,12 @@ impl Sampler {
 
     /// A visit to an armed page by a stopped thread: counts it and opens the page.
     fn visit(&mut self, tree: &mut Tree, tid: Tid, page: Armed) -> Result<(), Failure> {
-        let now = self.clock(tree);
+        let now = tree.cpu();
         self.faults += 1;
         self.watched(&page, now);
         self.nodes[page.node].visited((now - page.since).as_nanos() as f64);
         self.remote
-            .protect(tree, tid, page.address, PAGE, page.protection)?;
+            .protect(tree, tid, &[(page.address, page.protection)])?;
         if tree.ran() >= self.next_burst {
             // The thread may come to other armed pages on its way.
             self.open_process(tree, tid)?;
@@ -434,18 +438,22 @@ impl Sampler {
     }
 }
 
-/// Whether the kernel may write to a page behind the program's back: a stack, or the block at a
-/// thread pointer.
-fn is_vital(tree: &Tree, process: Tid, address: u64) -> bool {
+/// Where the kernel may write behind a program's back: around stacks, and the blocks at thread pointers. Everywhere, if a
+/// thread does not tell.
+fn vital_ranges(tree: &Tree, process: Tid) -> Vec<Range<u64>> {
     const STACK: u64 = 256 << 10;
+    const BLOCK: u64 = 4 * PAGE;
+    let around = |at: u64, reach: u64| at.saturating_sub(reach)..at.saturating_add(reach);
     tree.threads()
         .filter(|(_, thread)| thread.process == process)
-        .any(|(tid, _)| {
-            sys::registers(tid).map_or(true, |registers| {
-                address.abs_diff(registers.rsp) < STACK
-                    || address.abs_diff(registers.fs_base) < 4 * PAGE
-            })
+        .flat_map(|(tid, _)| match sys::registers(tid) {
+            Ok(registers) => [
+                around(registers.rsp, STACK),
+                around(registers.fs_base, BLOCK),
+            ],
+            Err(_) => [0..u64::MAX, 0..0],
         })
+        .collect()
 }
 
 impl Watch for Sampler {

@@ -327,6 +327,23 @@ pub fn kill_thread(process: Tid, tid: Tid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_tgkill, process, tid, signal) }).map(drop)
 }
 
+/// Time that all threads of a process, also those that have ended, have been on a CPU; `None` when it has gone.
+pub fn cpu_time(process: Tid) -> Option<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: the clock is ours to be written to.
+    if unsafe { libc::clock_getcpuclockid(process, &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the time is ours to be written to.
+    check(unsafe { libc::clock_gettime(clock, &raw mut time) }.into()).ok()?;
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    Some(Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(time.tv_nsec).ok()?))
+}
+
 /// Binds a thread, 0 for this one, and what it starts later, to some CPUs.
 pub fn set_affinity(tid: Tid, cpus: &[usize]) -> io::Result<()> {
     // SAFETY: the set is plain integers; CPU_SET checks the range itself; the size is the set's.

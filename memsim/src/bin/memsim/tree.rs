@@ -9,11 +9,17 @@ use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::maps;
 use crate::sys::{self, Resume, Status, Tid};
 
 /// How long a thread may take to stop before it counts as busy inside the kernel, where it does not
 /// access its memory anyway.
 const STOP_PATIENCE: Duration = Duration::from_millis(20);
+/// Part of an epoch for which the tree must have been on a CPU before it is stopped again, if it has anything to do, and how
+/// long to wait for that. Stops that come faster than a busy machine gives it a CPU, those of a timer of its own among them,
+/// would else keep it from ever getting on.
+const LEAST_PROGRESS: u32 = 4;
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to try to stop what is to be let go of: what is still traced when this program ends, the kernel ends too.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,6 +70,9 @@ pub struct Tree {
     resumed: Instant,
     stopped: Instant,
     ran: Duration,
+    /// Time that each process had been on a CPU when it was last looked at, and the sum of all growth since.
+    cpu_seen: BTreeMap<Tid, Duration>,
+    cpu: Duration,
 }
 
 impl Tree {
@@ -87,6 +96,8 @@ impl Tree {
             resumed: Instant::now(),
             stopped: Instant::now(),
             ran: Duration::ZERO,
+            cpu_seen: BTreeMap::new(),
+            cpu: Duration::ZERO,
         })
     }
 
@@ -147,8 +158,35 @@ impl Tree {
         self.stopped
     }
 
-    /// Lets the tree run until a moment, or until the process that was started has ended.
-    pub fn run(&mut self, watch: &mut dyn Watch, until: Instant) -> io::Result<()> {
+    /// Time that the tree has been on CPUs.
+    pub fn cpu(&mut self) -> Duration {
+        for process in self.processes() {
+            if let Some(now) = sys::cpu_time(process) {
+                let before = self.cpu_seen.insert(process, now).unwrap_or_default();
+                self.cpu += now.saturating_sub(before);
+            }
+        }
+        self.cpu
+    }
+
+    /// Lets the tree run for an epoch, or longer where it has got nowhere by then.
+    pub fn run(&mut self, watch: &mut dyn Watch, epoch: Duration) -> io::Result<()> {
+        let (start, before) = (Instant::now(), self.cpu());
+        self.let_go(watch)?;
+        loop {
+            self.run_until(watch, Instant::now() + epoch)?;
+            let got_on = self.cpu() - before >= epoch / LEAST_PROGRESS;
+            if got_on || self.ending.is_some() || start.elapsed() >= PROGRESS_PATIENCE {
+                return Ok(());
+            }
+            if !self.threads.keys().any(|&tid| maps::is_busy(tid)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets all go on that were stopped.
+    fn let_go(&mut self, watch: &dyn Watch) -> io::Result<()> {
         self.held = false;
         self.resumed = Instant::now();
         let stopped: Vec<Tid> = self
@@ -160,6 +198,11 @@ impl Tree {
         for tid in stopped {
             self.release(watch, tid)?;
         }
+        Ok(())
+    }
+
+    /// Answers what happens until a moment, or until the process that was started has ended.
+    fn run_until(&mut self, watch: &mut dyn Watch, until: Instant) -> io::Result<()> {
         while self.ending.is_none() {
             self.drain(watch)?;
             let left = until.saturating_duration_since(Instant::now());
@@ -261,6 +304,7 @@ impl Tree {
                 .values()
                 .any(|other| other.process == thread.process)
         {
+            self.cpu_seen.remove(&thread.process);
             watch.gone(thread.process);
         }
         if tid == self.leader {

@@ -10,7 +10,7 @@ mod ring;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use memsim::kernel::{Demand, Run};
@@ -283,7 +283,7 @@ impl AccessSource for Samples {
         }
         let before = self.tree.ran();
         self.tree
-            .run(&mut Unwatched, Instant::now() + self.epoch)
+            .run(&mut Unwatched, self.epoch)
             .context("cannot run the target")?;
         self.tree
             .hold(&mut Unwatched)
