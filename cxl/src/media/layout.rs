@@ -66,20 +66,14 @@ pub struct Run {
 }
 
 impl ExtentCopy {
-    /// The copy in contiguous pieces, by increasing device address.
-    pub fn runs(&self) -> impl Iterator<Item = Run> {
-        let Self { source, target, .. } = *self;
-        let mut dpa = source.dpa;
-        std::iter::from_fn(move || {
-            let from = source.locate(dpa)?;
-            let to = target.locate(dpa)?;
-            let len = from.len.min(to.len);
-            dpa = dpa.checked_add(len)?;
-            Some(Run {
-                source: from.location,
-                target: to.location,
-                len,
-            })
+    /// What can be copied in one go from `dpa` on; `None` outside the extents.
+    pub fn run(&self, dpa: u64) -> Option<Run> {
+        let from = self.source.locate(dpa)?;
+        let to = self.target.locate(dpa)?;
+        Some(Run {
+            source: from.location,
+            target: to.location,
+            len: from.len.min(to.len),
         })
     }
 }

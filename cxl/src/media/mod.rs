@@ -68,14 +68,18 @@ impl Extent {
         self.dpa.saturating_add(self.len)
     }
 
-    /// The stretch of the store in which the extent's bytes lie, with those of the other ways between them: its first byte
-    /// and its length.
-    pub fn stretch(&self) -> (u64, u64) {
-        let ways = match self.layout {
-            Layout::Linear => 1,
-            Layout::Interleaved { interleave, .. } => interleave.ways.count(),
+    /// The device address up to which all of the extent's bytes lie before `offset` of the store, in whole rounds of the
+    /// ways: within a round any of them may come first.
+    pub fn before(&self, offset: u64) -> u64 {
+        let passed = offset.saturating_sub(self.start.offset);
+        let passed = match self.layout {
+            Layout::Linear => passed,
+            Layout::Interleaved { interleave, .. } => {
+                let granularity = interleave.granularity.bytes();
+                passed / (interleave.ways.count() * granularity) * granularity
+            }
         };
-        (self.start.offset, self.len.saturating_mul(ways))
+        self.dpa.saturating_add(passed.min(self.len))
     }
 
     /// The place of `dpa` and how many bytes follow it there; `None` outside the extent.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::layout::{SetMember, current, relayout, stores};
 use super::*;
-use crate::interleave::{Granularity, Ways};
+use crate::interleave::{Granularity, Ways, XorMaps};
 
 const KIB: u64 = 1024;
 
@@ -101,6 +101,38 @@ fn extents_cover_the_device_once() {
     assert_eq!(new(&[first, early]), Err(Error::ExtentsOverlap(3 * KIB)));
     let long = linear(4 * KIB, 8 * KIB, at(2, 0));
     assert_eq!(new(&[first, long]), Err(Error::BadExtent(8 * KIB)));
+}
+
+#[test]
+fn what_lies_before_an_offset_of_the_store_is_told_in_whole_rounds() {
+    let granularity = Granularity::new(512).unwrap();
+    let set = |ways, xor| Layout::Interleaved {
+        way: 0,
+        interleave: Interleave::new(Ways::new(ways).unwrap(), granularity).with_xor(xor),
+    };
+    let xor = XorMaps::spread(Ways::new(4).unwrap(), granularity);
+    for (layout, most_missing) in [
+        (Layout::Linear, 0),
+        (set(3, XorMaps::NONE), 512),
+        (set(4, xor), 512),
+    ] {
+        let extent = Extent {
+            dpa: 0x1000,
+            len: 8 * KIB,
+            start: at(1, 0x4000),
+            layout,
+        };
+        for offset in (0x3f00..0xd000).step_by(0x340) {
+            let told = extent.before(offset) - extent.dpa;
+            let lies_before = |dpa: &u64| extent.locate(*dpa).unwrap().location.offset < offset;
+            let so_many = (extent.dpa..extent.end()).take_while(lies_before).count() as u64;
+            assert!(
+                told <= so_many && so_many - told <= most_missing,
+                "{layout:?} {offset:#x}: {told:#x} of {so_many:#x}"
+            );
+        }
+        assert_eq!(extent.before(u64::MAX), extent.end());
+    }
 }
 
 #[test]
@@ -217,19 +249,24 @@ fn a_relayout_keeps_every_byte_at_its_device_address() {
             bytes.insert(place(map.locate(dpa).unwrap().location), (id, dpa));
         }
     }
-    for run in plan.copies.iter().flat_map(|copy| copy.runs()) {
-        for n in 0..run.len {
-            let from = Location {
-                offset: run.source.offset + n,
-                ..run.source
-            };
-            let to = Location {
-                offset: run.target.offset + n,
-                ..run.target
-            };
-            let byte = bytes[&place(from)];
-            assert_eq!(bytes.insert(place(to), byte), None, "each target once");
+    for copy in &plan.copies {
+        let mut dpa = copy.source.dpa;
+        while let Some(run) = copy.run(dpa) {
+            for n in 0..run.len {
+                let from = Location {
+                    offset: run.source.offset + n,
+                    ..run.source
+                };
+                let to = Location {
+                    offset: run.target.offset + n,
+                    ..run.target
+                };
+                let byte = bytes[&place(from)];
+                assert_eq!(bytes.insert(place(to), byte), None, "each target once");
+            }
+            dpa += run.len;
         }
+        assert_eq!(dpa, copy.source.end());
     }
     for (map, extent) in maps.iter_mut().zip(&plan.extents) {
         map.replace(*extent).unwrap();

@@ -502,25 +502,22 @@ impl Media {
         let source = self.store(copy.source.start.store)?;
         let target = self.store(copy.target.start.store)?;
         let (mut source_holes, mut target_holes) = (Holes::new(source), Holes::new(target));
-        let (from, to) = (copy.source.stretch(), copy.target.stretch());
-        if source_holes.cover(from.0, from.1) && target_holes.cover(to.0, to.1) {
-            return Ok(());
-        }
         let mut buffer = vec![0; usize::try_from(COPY).unwrap_or_default()];
-        for run in copy.runs() {
-            let mut done = 0;
-            while done < run.len {
-                let len = COPY.min(run.len - done);
-                let (from, to) = (run.source.offset + done, run.target.offset + done);
-                done += len;
-                // New stores are all zeros, but a device's own may hold what was there before the bytes moved away.
-                if source_holes.cover(from, len) && target_holes.cover(to, len) {
-                    continue;
-                }
-                let bytes = &mut buffer[..usize::try_from(len).unwrap_or_default()];
-                source.read(from, bytes)?;
-                target.write(to, bytes)?;
+        let mut dpa = copy.source.dpa;
+        while let Some(run) = copy.run(dpa) {
+            let len = run.len.min(COPY);
+            let (from, to) = (run.source.offset, run.target.offset);
+            dpa += len;
+            // New stores are all zeros, but a device's own may hold what was there before the bytes moved away.
+            if source_holes.cover(from, len) && target_holes.cover(to, len) {
+                // A round of chunks each would take minutes where the holes are gigabytes.
+                let in_source = copy.source.before(source_holes.hole.end);
+                dpa = dpa.max(in_source.min(copy.target.before(target_holes.hole.end)));
+                continue;
             }
+            let bytes = &mut buffer[..usize::try_from(len).unwrap_or_default()];
+            source.read(from, bytes)?;
+            target.write(to, bytes)?;
         }
         Ok(())
     }
