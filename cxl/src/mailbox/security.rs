@@ -40,8 +40,8 @@ fn decode_type(input: &mut Input<'_>) -> Option<u8> {
 
 fn passphrase_type(code: u8) -> Result<PassphraseType, ReturnCode> {
     match code {
-        0 => Ok(PassphraseType::User),
-        1 => Ok(PassphraseType::Master),
+        0 => Ok(PassphraseType::Master),
+        1 => Ok(PassphraseType::User),
         _ => Err(ReturnCode::InvalidInput),
     }
 }
@@ -203,8 +203,8 @@ mod tests {
     use super::*;
     use crate::memdev::MemdevConfig;
 
-    const USER: u8 = 0;
-    const MASTER: u8 = 1;
+    const MASTER: u8 = 0;
+    const USER: u8 = 1;
     const NOTHING: u8 = 0;
 
     // Security state.

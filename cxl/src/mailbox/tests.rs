@@ -499,7 +499,9 @@ fn a_device_comes_up_with_what_it_remembers() {
     for dpa in [0x1000, 3 * GIB] {
         run(memdev, 0x4301, &dpa.to_le_bytes()).unwrap();
     }
-    run(memdev, 0x4501, &[0; 0x60]).unwrap();
+    let mut passphrase = [0; 0x60];
+    passphrase[0] = 1;
+    run(memdev, 0x4501, &passphrase).unwrap();
     run(memdev, 0x4204, &[1]).unwrap();
     let config = MemdevConfig {
         partitionable: GIB,

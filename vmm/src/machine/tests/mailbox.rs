@@ -125,7 +125,7 @@ fn a_passphrase_outlives_the_machine_and_hides_persistent_memory_until_it_is_unl
         return;
     };
     // Type user, no old passphrase.
-    let set = [&[0; 0x40][..], &passphrase].concat();
+    let set = [&[1][..], &[0; 0x3f], &passphrase].concat();
     assert_eq!(machine.command(0, SET_PASSPHRASE, &set), 0);
     drop(machine);
 
