@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -338,6 +339,45 @@ impl Guest {
             return Ok(serde_json::Value::Null);
         }
         serde_json::from_slice(&output.stdout).with_context(|| format!("memu-ctl {arguments:?}"))
+    }
+
+    /// What the control socket answers to a `GET`.
+    ///
+    /// # Errors
+    /// Those of [`Guest::exchange`].
+    pub fn request(&self, target: &str) -> Result<serde_json::Value> {
+        let body = self.exchange("GET", target, "")?;
+        serde_json::from_str(&body).with_context(|| target.to_string())
+    }
+
+    /// Lets something go wrong: `what` is the injection for the component named `target`.
+    ///
+    /// # Errors
+    /// Those of [`Guest::exchange`].
+    pub fn inject(&self, target: &str, what: &serde_json::Value) -> Result<()> {
+        let body = serde_json::json!({ "target": target, "what": what }).to_string();
+        self.exchange("PUT", "/v1/inject", &body).map(drop)
+    }
+
+    /// One request to the control socket, without a program in between: under emulation starting one costs more than what
+    /// it is to do.
+    ///
+    /// # Errors
+    /// Nobody listens, or the request was not granted.
+    fn exchange(&self, method: &str, target: &str, body: &str) -> Result<String> {
+        let mut stream = UnixStream::connect(&self.socket).context("the control socket")?;
+        write!(
+            stream,
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("{target}: no answer: {answer}"))?;
+        ensure!(head.starts_with("HTTP/1.1 20"), "{target}: {answer}");
+        Ok(body.to_string())
     }
 
     /// The control socket.

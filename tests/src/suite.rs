@@ -14,6 +14,7 @@ mod persistence;
 mod picture;
 mod ras;
 mod region;
+mod sets;
 
 /// One guest test.
 #[derive(Clone, Copy)]
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Test> {
     [
         boot::TESTS,
         region::TESTS,
+        sets::TESTS,
         persistence::TESTS,
         mailbox::TESTS,
         ras::TESTS,
