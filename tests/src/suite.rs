@@ -5,6 +5,7 @@ use anyhow::Result;
 
 mod accelerator;
 mod boot;
+mod clients;
 mod example;
 mod hostile;
 mod hotplug;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Test> {
         sets::TESTS,
         persistence::TESTS,
         mailbox::TESTS,
+        clients::TESTS,
         ras::TESTS,
         machine::TESTS,
         example::TESTS,

@@ -18,7 +18,7 @@ use crate::root::{DebianRoot, content_key};
 use crate::{cmd, cpio, module, paths, ui};
 
 /// Packages of the root that initramfs files are taken from.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "acpica-tools",
     "bash",
     "busybox-static",
@@ -29,12 +29,13 @@ const PACKAGES: [&str; 12] = [
     "ndctl",
     "numactl",
     "pciutils",
+    "rasdaemon",
     "xfsprogs",
     "util-linux",
 ];
 
 /// Programs of the initramfs, besides busybox and its applets.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "usr/bin/acpidump",
     "usr/bin/bash",
     "usr/bin/cxl",
@@ -51,6 +52,7 @@ const PROGRAMS: [&str; 16] = [
     "usr/sbin/fsck.ext4",
     "usr/sbin/mkfs.ext4",
     "usr/sbin/mkfs.xfs",
+    "usr/sbin/rasdaemon",
 ];
 
 /// Names under which kmod does the work of each.
