@@ -175,8 +175,22 @@ pub extern "C" fn cuMemFree_v2(address: u64) -> c_int {
     current(|context| context.free(address))
 }
 
+/// Registered memory of the host at an address of the device: both have it at the same.
+fn registered(address: u64, bytes: usize) -> Option<*mut u8> {
+    let address = usize::try_from(address).ok()?;
+    let state = state();
+    let (start, length) = state.registered.range(..=address).next_back()?;
+    let inside = address - start;
+    (inside < *length && bytes <= length - inside).then_some(address as *mut u8)
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: usize) -> c_int {
+    if let Some(to) = registered(to, bytes) {
+        // SAFETY: the caller's promises, now and when it registered the memory.
+        unsafe { to.copy_from(from.cast(), bytes) };
+        return 0;
+    }
     // SAFETY: the caller's promise.
     let from = unsafe { std::slice::from_raw_parts(from.cast(), bytes) };
     current(|context| context.write(to, from))
@@ -184,6 +198,11 @@ pub unsafe extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, bytes: us
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usize) -> c_int {
+    if let Some(from) = registered(from, bytes) {
+        // SAFETY: the caller's promises, now and when it registered the memory.
+        unsafe { from.copy_to(to.cast(), bytes) };
+        return 0;
+    }
     // SAFETY: the caller's promise.
     let to = unsafe { std::slice::from_raw_parts_mut(to.cast(), bytes) };
     current(|context| context.read(from, to))

@@ -52,6 +52,13 @@ fn code_for_another_level_gives_the_hosts_results() {
 }
 
 #[test]
-fn code_of_nvrtc_gives_the_hosts_results() {
-    check(include_str!("ptx/kernels.nvrtc.ptx"));
+fn code_of_nvrtc_gives_the_hosts_results_at_every_level() {
+    check(include_str!("ptx/kernels.nvrtc.sm_52.ptx"));
+    check(include_str!("ptx/kernels.nvrtc.sm_75.ptx"));
+    check(include_str!("ptx/kernels.nvrtc.sm_90.ptx"));
+}
+
+#[test]
+fn code_of_nvrtc_with_debugging_sections_gives_the_hosts_results() {
+    check(include_str!("ptx/kernels.nvrtc.sm_80.debug.ptx"));
 }

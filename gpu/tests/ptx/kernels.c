@@ -1,7 +1,8 @@
 // Kernels in plain C. Each thread computes one word from two. Compiled for the device by
 //   clang-19 --target=nvptx64-nvidia-cuda -march=sm_75 -Xclang -target-feature -Xclang +ptx78 -O2 -S kernels.c
-// (also -O0 and sm_90) they are kernels.sm_*.ptx beside this file, and kernels.nvrtc.ptx by NVRTC 12.9 with
+// (also -O0 and sm_90) they are kernels.sm_*.ptx beside this file, and kernels.nvrtc.sm_*.ptx by NVRTC 12.9 with
 //   --gpu-architecture=compute_75 --device-as-default-execution-space --fmad=false
+// (also compute_52 and compute_90, and compute_80 with --device-debug --dopt=on).
 // Compiled for the host by
 //   clang-19 -O1 -ffp-contract=off kernels.c
 // they print kernels.expected: one line a kernel, its name and its words.
