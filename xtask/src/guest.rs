@@ -102,7 +102,7 @@ impl Cuda {
 }
 
 /// Files directly in a directory, in the order of their names.
-fn files_with_extension(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub fn files_with_extension(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries =
         std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut files = Vec::new();

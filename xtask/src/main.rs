@@ -4,6 +4,7 @@
 //! ([`setup`]); what they download or build is kept under the cache directory ([`paths`]).
 
 mod apt;
+mod clients;
 mod cmd;
 mod cpio;
 mod disk;
@@ -50,8 +51,11 @@ enum Command {
     /// Make the guest images: the test initramfs of each kernel, or a disk
     Image {
         /// Make the disk image, with systemd, a login and ssh, for people
-        #[arg(long)]
+        #[arg(long, conflicts_with = "clients")]
         disk: bool,
+        /// Make the disk image with CUDA programs of other people, for the tests
+        #[arg(long)]
+        clients: bool,
     },
     /// Run a command where KVM works: here, or in an emulated machine
     Lab(LabArguments),
@@ -96,13 +100,17 @@ fn run(command: Command) -> Result<ExitCode> {
                 println!("{} {}", kernel.track.name(), kernel.dir.display());
             }
         }
-        Command::Image { disk: true } => {
+        Command::Image { clients: true, .. } => {
+            println!("python {}", clients::tree()?.join("python").display());
+            println!("clients {}", clients::image()?.display());
+        }
+        Command::Image { disk: true, .. } => {
             println!("disk {}", disk::image(kernel::Freshness::Newest)?.display());
             ui::note(
                 "root's password is memu; give each guest a copy (cp --sparse=always), or read_only = true",
             );
         }
-        Command::Image { disk: false } => {
+        Command::Image { disk: false, .. } => {
             for image in image::initramfs_all(kernel::Freshness::Newest)? {
                 println!("{} {}", image.kernel.track.name(), image.path.display());
             }

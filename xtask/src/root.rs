@@ -17,7 +17,7 @@ use crate::{cmd, kernel, paths, setup, ui};
 /// The dynamic loader, in a tree.
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 /// Where a tree's libraries lie.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// An unpacked tree of Debian packages.
 pub struct DebianRoot {

@@ -13,7 +13,7 @@ use crate::guests::GuestProgram;
 use crate::kernel::Track;
 use crate::lab::{Died, Place, Session};
 use crate::report::{Measurement, Report};
-use crate::{cmd, paths, ui};
+use crate::{clients, cmd, paths, ui};
 
 /// The guest tests take minutes where they run in hardware, and most of an hour where they do not.
 const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
@@ -100,6 +100,11 @@ fn crate_tests(report: &mut Report) -> Result<()> {
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast", "--quiet"]);
     if !kvm {
         command.args(["--exclude", KVM_PACKAGE]);
+    }
+    // Without them their tests fail, and say why.
+    match clients::tree() {
+        Ok(tree) => drop(command.env(clients::VARIABLE, tree)),
+        Err(error) => eprintln!("no CUDA programs to test with: {error:#}"),
     }
     ui::note("tests of the crates");
     let mut child = command

@@ -1,39 +1,27 @@
-//! Python programs that bring their own kernels, unmodified, as clients. They need packages that are not Debian's: without
-//! them a test says so and is over.
+//! Python programs that bring their own kernels, unmodified, as clients, with a Python that `cargo xtask` prepares.
 
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::{Library, succeed};
 
-/// numba without NVIDIA's linker, for which it makes machine code: the driver's takes PTX.
-const NUMBA: &str =
-    "import numba_cuda, importlib.util as u; assert not u.find_spec('nvidia.nvjitlink')";
-const TINYGRAD: &str = "import tinygrad";
-
-/// The interpreter of the virtual environment with the clients, in the cache of the project, if `check` succeeds in it.
-fn interpreter(check: &str) -> Option<PathBuf> {
+/// The interpreter with the clients: that of `cargo xtask test`, or the one that is in the cache of the project.
+fn interpreter() -> PathBuf {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = variable("MEMU_CACHE")
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("memu")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/memu")))?;
-    let python = cache.join("clients/venv/bin/python");
-    let found = Command::new(&python)
-        .args(["-c", check])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !found {
-        let dir = cache.join("clients/venv");
-        eprintln!(
-            "skipped: not so in {dir}: {check}; to have it: python3 -m venv {dir} && \
-             {dir}/bin/pip install numpy tinygrad 'numba-cuda[cu12]' && \
-             {dir}/bin/pip uninstall -y nvidia-nvjitlink-cu12",
-            dir = dir.display()
-        );
-    }
-    found.then_some(python)
+    let tree = variable("MEMU_CLIENTS").or_else(|| {
+        let cache = variable("MEMU_CACHE")
+            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("memu")))
+            .or_else(|| Some(variable("HOME")?.join(".cache/memu")))?;
+        Some(cache.join("clients/current"))
+    });
+    let python = tree.unwrap_or_default().join("python");
+    assert!(
+        python.exists(),
+        "there is no {}: `cargo xtask image --clients` makes it",
+        python.display()
+    );
+    python
 }
 
 fn script(name: &str) -> PathBuf {
@@ -44,33 +32,33 @@ fn script(name: &str) -> PathBuf {
 
 #[test]
 fn numba_compiles_links_and_runs_its_kernels() {
-    let Some(python) = interpreter(NUMBA) else {
-        return;
-    };
     let library = Library::new();
-    let output = succeed(library.command(python).arg(script("numba_kernels.py")));
+    let output = succeed(
+        library
+            .command(interpreter())
+            .arg(script("numba_kernels.py")),
+    );
     assert_eq!(output.trim(), "numba is right");
 }
 
 #[test]
-fn tinygrad_trains_as_on_its_own_python_backend() {
-    let Some(python) = interpreter(TINYGRAD) else {
-        return;
-    };
+fn tinygrad_trains_as_on_its_own_cpu_backend() {
     let library = Library::new();
     let losses = |device: &str| -> Vec<f64> {
-        let mut command = library.command(&python);
         let output = succeed(
-            command
+            library
+                .command(interpreter())
                 .arg(script("tinygrad_train.py"))
                 .env("DEV", device)
                 .env("TRAINING", "1")
                 // Its kernels are not kept for the next run.
-                .env("CACHELEVEL", "0"),
+                .env("CACHELEVEL", "0")
+                // Its processor backend compiles some of itself.
+                .env("CC", interpreter().with_file_name("clang")),
         );
         output.lines().map(|line| line.parse().unwrap()).collect()
     };
-    let (ours, theirs) = (losses("CUDA:PTX"), losses("PYTHON"));
+    let (ours, theirs) = (losses("CUDA:PTX"), losses("CPU"));
     assert_eq!(ours.len(), 4);
     assert!(ours[3] < ours[0], "{ours:?}");
     for (ours, theirs) in ours.iter().zip(&theirs) {
