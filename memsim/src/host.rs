@@ -68,8 +68,6 @@ pub(crate) struct HostState {
     /// Whether no other host is in the topology.
     alone: bool,
     pub(crate) stretched_ns: f64,
-    /// Stretched time over run time in the epoch before: where the next search begins.
-    stretch: f64,
 }
 
 impl HostState {
@@ -126,7 +124,6 @@ impl HostState {
             fullest: 0.0,
             alone: topology.hosts.len() == 1,
             stretched_ns: 0.0,
-            stretch: 1.0,
         }
     }
 
@@ -181,10 +178,10 @@ impl HostState {
             (run.time_ns + added - time, slope)
         };
         // Next to a full server the curve is so steep that Newton's method crawls: start where the
-        // epoch before ended, or else as far up as is still below the solution.
+        // latencies of the epoch before lead to, or else as far up as is still below the solution.
         let (mut low, mut high) = (floor, f64::INFINITY);
         let (mut time, mut gap, mut slope) = (floor, 0.0, 0.0);
-        let again = run.time_ns * self.stretch;
+        let again = run.time_ns + self.added(run);
         for start in [again, floor * 1.01, floor * (1.0 + 1e-5), floor] {
             time = start.max(floor);
             (gap, slope) = gap_at(self, time);
@@ -220,11 +217,34 @@ impl HostState {
             (gap, slope) = gap_at(self, time);
         }
         self.stretched_ns = time.max(floor);
-        self.stretch = if run.time_ns > 0.0 {
-            self.stretched_ns / run.time_ns
-        } else {
-            1.0
+    }
+
+    /// Reads, and writes, that wait at the same time, as what each one's wait counts.
+    fn overlap(&self, run: &Run) -> (f64, f64) {
+        let parallelism = run
+            .parallelism
+            .clamp(1.0, self.model.outstanding_lines.max(1.0));
+        (1.0 / parallelism, 1.0 / self.model.write_parallelism)
+    }
+
+    /// Time that latency adds where paths are as long as the latest evaluation left them.
+    fn added(&self, run: &Run) -> f64 {
+        let (overlap, write_overlap) = self.overlap(run);
+        let HostModel {
+            local_read_ns,
+            local_write_ns,
+            writeback_ns,
+            ..
+        } = self.model;
+        let path_added = |path: &PathState| {
+            let demand = &path.demand;
+            let read_more = (path.latency_ns - local_read_ns).max(0.0);
+            let wait = path.latency_ns - path.read_ns;
+            let write_more = (path.write_ns + wait - local_write_ns).max(0.0);
+            (demand.reads * read_more + demand.back_invalidates * path.latency_ns) * overlap
+                + demand.writes * (write_more * write_overlap + writeback_ns)
         };
+        self.paths.iter().map(path_added).sum()
     }
 
     /// Time that latency adds if the epoch takes `time`, and its derivative. Leaves each path's
@@ -262,10 +282,7 @@ impl HostState {
             waits[index + 1] = wait;
         }
         self.waits = waits;
-        let parallelism = run
-            .parallelism
-            .clamp(1.0, self.model.outstanding_lines.max(1.0));
-        let (overlap, write_overlap) = (1.0 / parallelism, 1.0 / self.model.write_parallelism);
+        let (overlap, write_overlap) = self.overlap(run);
         let (mut added, mut derivative) = (0.0, 0.0);
         let media_servers = 2 * self.links.len();
         for (index, path) in self.paths.iter_mut().enumerate() {
