@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{Demand, HostModel, PRECISION, Penalty, Run};
+use crate::kernel::{Demand, HostModel, Neighbour, PRECISION, Penalty, Run, divide};
 use crate::law::{LINE, LinkLaw};
 use crate::topology::Topology;
 
@@ -22,7 +22,7 @@ const SMALL_STEP: (f64, f64) = (1e-3, 1e-4);
 pub(crate) struct Servers {
     /// Time in which each serves what this host asks of it in the epoch, ns.
     pub(crate) busy: Vec<f64>,
-    /// Load that other hosts put on it.
+    /// Load that other hosts put on it, below 1 where this host has any.
     pub(crate) others: Vec<f64>,
     /// `ρ/(1−ρ)` at the latest evaluation.
     queue: Vec<f64>,
@@ -65,7 +65,7 @@ pub(crate) struct HostState {
     waits: Vec<(f64, f64)>,
     /// The longest of all busy times, ns.
     fullest: f64,
-    /// Whether no other host is in the topology.
+    /// Whether it meets no other host.
     alone: bool,
     pub(crate) stretched_ns: f64,
 }
@@ -157,6 +157,46 @@ impl HostState {
             }
         }
         self.fullest = greatest(&self.servers.busy);
+    }
+
+    /// Takes what others ask of the expanders at the ends of this host's paths. Each has at most its fair part of a server,
+    /// and what it really moves; the rest is this host's, which begins its search at its own fair part.
+    pub(crate) fn meet(&mut self, neighbours: &[Neighbour]) {
+        if neighbours.is_empty() && self.alone {
+            return;
+        }
+        self.alone = neighbours.is_empty();
+        self.servers.others.fill(0.0);
+        let own_time = self.stretched_ns.max(1.0);
+        let first_media = 2 * self.links.len();
+        for (index, path) in self.paths.iter().enumerate() {
+            let LinkState { law, line_ns, .. } = &self.links[path.leaf];
+            let (g, h) = (law.completion_share, law.request_share);
+            let here: Vec<&Neighbour> = neighbours.iter().filter(|n| n.path == index).collect();
+            let busy = |n: &Neighbour| {
+                let (reads, writes) = (n.reads_per_ns, n.writes_per_ns);
+                [
+                    (reads + g * writes) * line_ns.0,
+                    (writes + h * reads) * line_ns.1,
+                    (reads + writes) * path.media_line_ns,
+                ]
+            };
+            let servers = [2 * path.leaf, 2 * path.leaf + 1, first_media + index];
+            for (kind, server) in servers.into_iter().enumerate() {
+                let own = self.servers.busy[server] / own_time;
+                // Others are counted from 1.
+                let mut wants = vec![(own, 0)];
+                wants.extend(here.iter().map(|n| busy(n)[kind]).zip(1..));
+                for (want, who, got) in divide(wants) {
+                    if who > 0 {
+                        let moved = want / here[who - 1].stretch.max(1.0);
+                        self.servers.others[server] += moved.min(got);
+                    } else if want > 0.0 {
+                        self.stretched_ns = self.stretched_ns.max(want * own_time / got);
+                    }
+                }
+            }
+        }
     }
 
     /// Finds the stretched time by Newton's method within a bracket.

@@ -15,7 +15,8 @@
 //! overload a link. The second line of the maximum is for writes, which nobody waits for.
 //!
 //! Hosts meet on shared links and devices: each is solved with the others' traffic given, in turn,
-//! from a start at which the bandwidth is divided fairly (max-min), until nothing moves.
+//! from a start at which the bandwidth is divided fairly (max-min), until nothing moves. Where each host has a kernel of
+//! its own, somewhere else, it is told of the others by [`Neighbour`]s, and epoch by epoch they come to the same.
 
 use crate::host::HostState;
 use crate::topology::Topology;
@@ -75,6 +76,20 @@ pub struct Run {
     pub parallelism: f64,
 }
 
+/// What a host that is not in the topology asks of an expander that it shares: of its media, and of the edge right
+/// above it. Edges further up are a host's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbour {
+    /// The path, of the host that is in the topology, that ends at the expander.
+    pub path: usize,
+    /// Lines that it would read in a ns if nothing delayed it.
+    pub reads_per_ns: f64,
+    /// Lines that it would write.
+    pub writes_per_ns: f64,
+    /// What an epoch of it takes over what it would take, at least 1: it moves so much less.
+    pub stretch: f64,
+}
+
 /// By how much a host's epoch must be stretched.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Penalty {
@@ -124,6 +139,7 @@ impl Kernel {
             host.stretched_ns = run(index).time_ns.max(0.0);
         }
         if let [host] = &mut self.hosts[..] {
+            host.meet(&[]);
             host.solve(&run(0));
         } else {
             self.share_fairly();
@@ -141,6 +157,24 @@ impl Kernel {
             *penalty = host.penalty(&run(index));
         }
         &self.penalties
+    }
+
+    /// Solves one epoch of the only host of a topology, with what others make of the expanders that it shares with them.
+    /// However much they ask for, it keeps its fair part.
+    pub fn epoch_among(
+        &mut self,
+        run: Run,
+        demands: &[Demand],
+        neighbours: &[Neighbour],
+    ) -> Penalty {
+        let Some(host) = self.hosts.first_mut() else {
+            return Penalty::default();
+        };
+        host.take(demands);
+        host.stretched_ns = run.time_ns.max(0.0);
+        host.meet(neighbours);
+        host.solve(&run);
+        host.penalty(&run)
     }
 
     /// Latency of a read on each of a host's paths in the latest epoch, ns.
@@ -167,12 +201,8 @@ impl Kernel {
                 }
             }
         }
-        for mut wants in wants {
-            wants.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let (mut left, count) = (1.0, wants.len());
-            for (place, (want, index)) in wants.into_iter().enumerate() {
-                let got = want.min(left / (count - place) as f64);
-                left -= got;
+        for wants in wants {
+            for (want, index, got) in divide(wants) {
                 let host = &mut self.hosts[index];
                 host.stretched_ns = host.stretched_ns.max(want * asked[index] / got);
             }
@@ -202,6 +232,21 @@ impl Kernel {
             0.0
         }
     }
+}
+
+/// Divides a server among those who want a part of it, as (part, who): yields (wanted, who, got). Nobody gets more than it
+/// wants, and who gets less gets as much as anybody (max-min).
+pub(crate) fn divide(mut wants: Vec<(f64, usize)>) -> impl Iterator<Item = (f64, usize, f64)> {
+    wants.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut left, count) = (1.0, wants.len());
+    wants
+        .into_iter()
+        .enumerate()
+        .map(move |(place, (want, who))| {
+            let got = f64::min(want, left / (count - place) as f64);
+            left -= got;
+            (want, who, got)
+        })
 }
 
 impl Demand {
@@ -254,3 +299,7 @@ impl Debt {
 #[cfg(test)]
 #[path = "kernel_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "neighbour_tests.rs"]
+mod neighbour_tests;

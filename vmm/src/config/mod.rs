@@ -66,6 +66,7 @@
 //! | `partitionable` | capacity that `cxl set-partition` makes one or the other, persistent at first | 0 |
 //! | `backing` | file with all its bytes, created if absent; persistent memory needs one | anonymous memory |
 //! | `backing` + `.state` | is no key: the file in which the device keeps its other state, unless `shared` | |
+//! | `backing` + `.load` | is no key: what the machines of a `shared` device ask of it, where `timing` is on | |
 //! | `lsa` | file with the labels of persistent memory, created if absent | `backing` + `.lsa` |
 //! | `lsa_size` | 128 KiB to 64 MiB | `"128KiB"` |
 //! | `shared` | other devices may have the same `backing` | `false` |

@@ -298,6 +298,8 @@ pub struct TimedDevice {
     pub lines: f64,
     /// GB/s, in the latest reckoning.
     pub bandwidth: f64,
+    /// GB/s of other machines that share it, as they said at that time.
+    pub others: f64,
 }
 
 /// Bytes of a device.

@@ -4,9 +4,15 @@
 //! page faults on the ranges that the CXL windows show ([`sampler`]). Once in an epoch it is reckoned by how much longer
 //! the epoch would have been ([`reckoner`]), and all vCPUs stand still together for that long, or the guest's clocks are
 //! moved forward by it ([`pacer`]). What cannot be lost yet stays owed; nothing is dropped or clamped.
+//!
+//! Machines whose expanders have one backing (`shared = true`) contend for the expander's link and its media: they tell
+//! each other what they ask for ([`load`]), and each reckons with what is left for it. What is above that link is a
+//! host's own.
 
 mod area;
+mod load;
 mod model;
+mod neighbours;
 mod pacer;
 mod reckoner;
 mod sampler;
@@ -21,6 +27,7 @@ use std::time::Duration;
 use memsim::machine;
 
 use self::area::Area;
+use self::neighbours::Neighbours;
 use self::pacer::{Loss, Pacer, Shared};
 use self::reckoner::{Host, Reckoner};
 use self::sampler::{Costs, Sampler};
@@ -98,6 +105,7 @@ impl Timing {
                 visit: costs.visit.as_nanos() as f64,
             }),
             reckoner: Reckoner::new(&topology, host),
+            neighbours: Neighbours::new(config)?,
             epoch: Duration::from_nanos(settings.epoch),
             loss,
             cache: settings.cache.unwrap_or(last_level),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::area::Area;
+use super::neighbours::Neighbours;
 use super::reckoner::Reckoner;
 use super::sampler::Sampler;
 use crate::control;
@@ -64,6 +65,8 @@ pub struct Pacer {
     pub pages: Box<dyn Pages>,
     pub sampler: Sampler,
     pub reckoner: Reckoner,
+    /// Those who share its expanders.
+    pub neighbours: Neighbours,
     pub epoch: Duration,
     pub loss: Loss,
     /// Bytes of the cache that answers for memory.
@@ -115,9 +118,13 @@ impl Pacer {
         let (ran, cpu) = (ran.as_nanos() as f64, cpu.as_nanos() as f64);
         let paths = self.facts.devices.len();
         let demands = self.sampler.demands(paths, ran, self.cache);
-        self.reckoner.epoch(ran, cpu, &demands);
+        self.reckoner
+            .epoch(ran, cpu, &demands, &self.neighbours.now());
         // What sampling took from the guest is time that it has lost already.
         self.reckoner.lost(self.sampler.take_cost());
+        let (stretch, owed) = (self.reckoner.stretch(), self.reckoner.owed());
+        self.neighbours
+            .tell(&demands, ran, stretch, owed, self.epoch);
         if self.reckoner.owed() >= LEAST_STOP {
             self.lose(self.reckoner.owed());
         }

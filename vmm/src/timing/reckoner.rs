@@ -1,8 +1,10 @@
 //! What an epoch of the guest would have taken on the topology, and what of that is still owed.
 
-use memsim::kernel::{Debt, Demand, HostModel, Kernel, Run};
+use memsim::kernel::{Debt, Demand, HostModel, Kernel, Neighbour, Run};
 use memsim::law::LINE;
 use memsim::topology::Topology;
+
+use crate::control::{self, TimedDevice};
 
 /// Lines that a core has under way at most: its line-fill buffers and what the prefetchers add.
 const MOST_LINES: f64 = 12.0;
@@ -18,6 +20,18 @@ pub struct Host {
     pub vcpus: f64,
 }
 
+impl Host {
+    /// The same as the kernel takes it.
+    pub fn model(&self) -> HostModel {
+        HostModel {
+            local_read_ns: self.local_ns,
+            local_write_ns: self.local_ns,
+            outstanding_lines: MOST_LINES * self.vcpus,
+            ..HostModel::default()
+        }
+    }
+}
+
 /// The model and the books.
 #[derive(Debug)]
 pub struct Reckoner {
@@ -28,6 +42,10 @@ pub struct Reckoner {
     lines: Vec<f64>,
     /// GB/s on each path in the latest epoch.
     bandwidth: Vec<f64>,
+    /// GB/s that others moved at the end of each path.
+    others: Vec<f64>,
+    /// What the latest epoch takes over what it took.
+    stretch: f64,
     epochs: u64,
     not_representable: u64,
     ran_ns: f64,
@@ -38,19 +56,15 @@ pub struct Reckoner {
 impl Reckoner {
     /// Books without an entry.
     pub fn new(topology: &Topology, host: Host) -> Self {
-        let model = HostModel {
-            local_read_ns: host.local_ns,
-            local_write_ns: host.local_ns,
-            outstanding_lines: MOST_LINES * host.vcpus,
-            ..HostModel::default()
-        };
         let paths = topology.hosts.first().map_or(0, |host| host.paths.len());
         Self {
-            kernel: Kernel::new(topology, model),
+            kernel: Kernel::new(topology, host.model()),
             host,
             debt: Debt::default(),
             lines: vec![0.0; paths],
             bandwidth: vec![0.0; paths],
+            others: vec![0.0; paths],
+            stretch: 1.0,
             epochs: 0,
             not_representable: 0,
             ran_ns: 0.0,
@@ -60,8 +74,14 @@ impl Reckoner {
     }
 
     /// An epoch in which the guest ran for `ran_ns`, its vCPUs together were on a CPU for `cpu_ns`, and moved
-    /// `demands` on its paths.
-    pub fn epoch(&mut self, ran_ns: f64, cpu_ns: f64, demands: &[Demand]) {
+    /// `demands` on its paths, beside what `neighbours` ask of them.
+    pub fn epoch(
+        &mut self,
+        ran_ns: f64,
+        cpu_ns: f64,
+        demands: &[Demand],
+        neighbours: &[Neighbour],
+    ) {
         let reads: f64 = demands.iter().map(|demand| demand.reads).sum();
         self.parallelism = self.misses_at_once(reads, cpu_ns);
         let busy = cpu_ns / ran_ns.max(1.0);
@@ -69,12 +89,19 @@ impl Reckoner {
             time_ns: ran_ns,
             parallelism: self.parallelism * busy.max(1.0),
         };
-        if let Some(penalty) = self.kernel.epoch(&[run], &[demands]).first() {
-            self.debt.add(penalty.added_ns);
-            self.not_representable += u64::from(penalty.not_representable);
-            let took = ran_ns + penalty.added_ns;
-            for (now, demand) in self.bandwidth.iter_mut().zip(demands) {
-                *now = demand.reads * LINE / took.max(1.0);
+        let penalty = self.kernel.epoch_among(run, demands, neighbours);
+        self.debt.add(penalty.added_ns);
+        self.not_representable += u64::from(penalty.not_representable);
+        let took = ran_ns + penalty.added_ns;
+        self.stretch = took / ran_ns.max(1.0);
+        for (now, demand) in self.bandwidth.iter_mut().zip(demands) {
+            *now = demand.reads * LINE / took.max(1.0);
+        }
+        self.others.fill(0.0);
+        for neighbour in neighbours {
+            if let Some(others) = self.others.get_mut(neighbour.path) {
+                let asked = (neighbour.reads_per_ns + neighbour.writes_per_ns) * LINE;
+                *others += asked / neighbour.stretch.max(1.0);
             }
         }
         for (lines, demand) in self.lines.iter_mut().zip(demands) {
@@ -82,6 +109,11 @@ impl Reckoner {
         }
         self.epochs += 1;
         self.ran_ns += ran_ns;
+    }
+
+    /// What the latest epoch takes on the topology over what it took, at least 1.
+    pub fn stretch(&self) -> f64 {
+        self.stretch.max(1.0)
     }
 
     /// What the guest owes by now, ns.
@@ -105,10 +137,14 @@ impl Reckoner {
     }
 
     /// What goes to the control socket; what is not the reckoner's to know stays empty.
-    pub fn report(&self) -> crate::control::Timing {
+    pub fn report(&self) -> control::Timing {
         let latencies = self.kernel.latencies(0);
-        let devices = latencies.zip(&self.lines).zip(&self.bandwidth);
-        crate::control::Timing {
+        let moved = self
+            .lines
+            .iter()
+            .zip(self.bandwidth.iter().zip(&self.others));
+        let devices = latencies.zip(moved);
+        control::Timing {
             local_latency: self.host.local_ns,
             epochs: self.epochs,
             not_representable: self.not_representable,
@@ -119,14 +155,13 @@ impl Reckoner {
             overhead: self.overhead_ns,
             parallelism: self.parallelism,
             devices: devices
-                .map(
-                    |((latency, &lines), &bandwidth)| crate::control::TimedDevice {
-                        latency,
-                        lines,
-                        bandwidth,
-                        ..Default::default()
-                    },
-                )
+                .map(|(latency, (&lines, (&bandwidth, &others)))| TimedDevice {
+                    latency,
+                    lines,
+                    bandwidth,
+                    others,
+                    ..Default::default()
+                })
                 .collect(),
             ..Default::default()
         }
@@ -152,7 +187,7 @@ mod tests {
     /// What the guest owes after an epoch on one vCPU.
     fn owed(host: Host, demands: &[Demand]) -> f64 {
         let mut reckoner = reckoner(host);
-        reckoner.epoch(EPOCH, EPOCH, demands);
+        reckoner.epoch(EPOCH, EPOCH, demands, &[]);
         reckoner.owed()
     }
 
@@ -177,7 +212,7 @@ mod tests {
     fn loads_that_overlap_wait_together() {
         let loads = 4.0 * EPOCH / HOST.local_ns;
         let mut reckoner = reckoner(HOST);
-        reckoner.epoch(EPOCH, EPOCH, &reads(loads, 0.0));
+        reckoner.epoch(EPOCH, EPOCH, &reads(loads, 0.0), &[]);
         let owed = reckoner.owed();
         assert!((reckoner.report().parallelism - 4.0).abs() < 1e-9);
         assert!((owed / (loads * 50.0 / 4.0) - 1.0).abs() < 0.05, "{owed}");
@@ -197,7 +232,7 @@ mod tests {
     fn nothing_that_is_owed_is_lost_and_nothing_is_paid_twice() {
         let mut reckoner = reckoner(HOST);
         for i in 0..98 {
-            reckoner.epoch(EPOCH, EPOCH, &reads(0.0, f64::from(i) * 1e3));
+            reckoner.epoch(EPOCH, EPOCH, &reads(0.0, f64::from(i) * 1e3), &[]);
             // Now and then less than owed, now and then more.
             reckoner.lost(reckoner.owed() * f64::from(i % 4) / 2.0);
         }
@@ -214,7 +249,7 @@ mod tests {
             ..HOST
         };
         let mut reckoner = reckoner(host);
-        reckoner.epoch(EPOCH, EPOCH, &reads(1e4, 0.0));
+        reckoner.epoch(EPOCH, EPOCH, &reads(1e4, 0.0), &[]);
         assert_eq!(reckoner.owed(), 0.0);
         assert_eq!(reckoner.report().not_representable, 1);
     }

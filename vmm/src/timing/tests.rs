@@ -4,9 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use memsim::kernel::{Demand, Kernel, Penalty, Run};
+use memsim::law::LINE;
 use memsim::topology::Topology;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::load::LoadFile;
 use super::*;
 use crate::kvm::{
     Bus, EntryState, HypervisorBit, MemoryMap, Outcome, PAGE, Permission, SystemRequest,
@@ -70,6 +73,13 @@ struct Walker {
     _vm: Vm,
 }
 
+/// What the model is told of the walker's host.
+const HOST: Host = Host {
+    local_ns: 100.0,
+    parallelism: Some(1.0),
+    vcpus: 1.0,
+};
+
 impl Walker {
     /// `None`, with a line that says so, where there is no KVM.
     fn start(latency: u32) -> Option<Self> {
@@ -77,6 +87,11 @@ impl Walker {
     }
 
     fn start_with(latency: u32, loss: Loss) -> Option<Self> {
+        let topology = format!("(mem0[&lat={latency}])");
+        Self::start_on(&topology, HOST, loss, Neighbours::default())
+    }
+
+    fn start_on(topology: &str, host: Host, loss: Loss, neighbours: Neighbours) -> Option<Self> {
         if !Path::new("/dev/kvm").exists() {
             println!("skipped: no /dev/kvm");
             return None;
@@ -103,12 +118,7 @@ impl Walker {
                 &bus,
             )
             .unwrap();
-        let topology = Topology::parse(&format!("(mem0[&lat={latency}])")).unwrap();
-        let host = Host {
-            local_ns: 100.0,
-            parallelism: Some(1.0),
-            vcpus: 1.0,
-        };
+        let topology = Topology::parse(topology).unwrap();
         let shared = Arc::new(Shared::default());
         let pacer = Pacer {
             shared: Arc::clone(&shared),
@@ -120,6 +130,7 @@ impl Walker {
                 visit: 10_000.0,
             }),
             reckoner: Reckoner::new(&topology, host),
+            neighbours,
             epoch: Duration::from_millis(2),
             loss,
             cache: 0,
@@ -232,4 +243,148 @@ fn a_paused_machine_owes_nothing_for_its_pause() {
     walker.vcpus.resume();
     walker.wait_until(|walker| walker.shared.report().epochs > epochs + 3);
     let _ = walker.end();
+}
+
+/// Epochs after which a walk is known as one.
+const KNOWN: u64 = 100;
+
+/// Lines that a walker asked for in a ns that it ran, between two reports.
+fn asked(before: &control::Timing, after: &control::Timing) -> f64 {
+    (after.devices[0].lines - before.devices[0].lines) / (after.ran - before.ran)
+}
+
+/// An expander of a pool, as each host sees it: as fast as the host's own memory, but so narrow that it carries a quarter of
+/// what a walker of this machine asks for. `None` without KVM.
+fn narrow_expander() -> Option<String> {
+    let walker = Walker::start(100)?;
+    walker.wait_until(|walker| walker.shared.report().epochs > KNOWN);
+    let before = walker.shared.report();
+    walker.wait_until(|walker| walker.shared.report().epochs > 2 * KNOWN);
+    let after = walker.end();
+    let carried = 0.25 * LINE * asked(&before, &after);
+    let media = 3.0 * carried;
+    Some(format!(
+        "((mem0[&lat=30,bw={carried:.6},cd={media:.6}])hb[&bw=64]:70)"
+    ))
+}
+
+/// A host whose misses overlap, so that the width of its expander is what it feels.
+const WIDE_HOST: Host = Host {
+    parallelism: Some(12.0),
+    ..HOST
+};
+
+/// What two walkers are made to feel while both of them walk, as shares of the time for which they ran: what was added,
+/// and what the model says for the lines that they moved, with and without the other.
+#[derive(Debug)]
+struct Felt {
+    added: f64,
+    beside: f64,
+    alone: f64,
+    others: f64,
+}
+
+/// Starts two walkers on expanders of a pool with these names.
+fn two_walkers(expanders: [&str; 2]) -> Option<[Felt; 2]> {
+    let pooled = narrow_expander()?;
+    let folder = tempfile::tempdir().unwrap();
+    let start = |name: &str| {
+        let file = LoadFile::open(&folder.path().join(name)).unwrap();
+        Walker::start_on(
+            &pooled,
+            WIDE_HOST,
+            Loss::StandStill,
+            Neighbours::of_one(file),
+        )
+    };
+    let [first, second] = expanders.map(start);
+    let walkers = [first?, second?];
+    let report = |walker: &Walker| walker.shared.report();
+    // The first estimates are poor, and one has begun before the other.
+    for walker in &walkers {
+        walker.wait_until(|walker| report(walker).epochs > KNOWN);
+    }
+    let later = |before: &[control::Timing; 2]| {
+        for (walker, before) in walkers.iter().zip(before) {
+            walker.wait_until(|walker| report(walker).ran > before.ran + 50e6);
+        }
+        walkers.each_ref().map(report)
+    };
+    // The model is asked once for means of many epochs: those in which a busy machine let both walk steadily.
+    let mut after = walkers.each_ref().map(report);
+    let mut before = after.clone();
+    for _ in 0..20 {
+        before.clone_from(&after);
+        let middle = later(&before);
+        after = later(&middle);
+        let halves = before.iter().zip(&middle).zip(&after);
+        let mut changes = halves.map(|((a, b), c)| asked(a, b) / asked(b, c) - 1.0);
+        if changes.all(|change| change.abs() < 0.1) {
+            break;
+        }
+    }
+    drop(walkers.map(Walker::end));
+
+    let run = Run {
+        time_ns: 1e7,
+        parallelism: 12.0,
+    };
+    let spans = before.iter().zip(&after);
+    let demands: Vec<[Demand; 1]> = spans
+        .clone()
+        .map(|(before, after)| {
+            let reads = asked(before, after) * run.time_ns;
+            [Demand {
+                reads,
+                ..Demand::default()
+            }]
+        })
+        .collect();
+    let model = |topology: &str, demands: &[&[Demand]]| -> Vec<Penalty> {
+        let topology = Topology::parse(topology).unwrap();
+        let mut kernel = Kernel::new(&topology, WIDE_HOST.model());
+        kernel.epoch(&[run, run], demands).to_vec()
+    };
+    let pair = format!("a={pooled};b={pooled}");
+    let beside = model(&pair, &[&demands[0], &demands[1]]);
+    let felt: Vec<Felt> = spans
+        .zip(&demands)
+        .zip(beside)
+        .map(|(((before, after), demands), beside)| Felt {
+            added: (after.added - before.added) / (after.ran - before.ran),
+            beside: beside.added_ns / run.time_ns,
+            alone: model(&pooled, &[demands])[0].added_ns / run.time_ns,
+            others: after.devices[0].others,
+        })
+        .collect();
+    println!("{felt:?}");
+    felt.try_into().ok()
+}
+
+/// Relative error of the model that is fed with mean figures of many epochs.
+const MEANS: f64 = 0.2;
+
+#[test]
+fn two_machines_on_one_expander_slow_each_other_as_the_model_says() {
+    let Some(felt) = two_walkers(["pool", "pool"]) else {
+        return;
+    };
+    for felt in felt {
+        assert!((felt.added / felt.beside - 1.0).abs() < MEANS, "{felt:?}");
+        assert!(
+            felt.added > 1.5 * felt.alone && felt.others > 0.0,
+            "{felt:?}"
+        );
+    }
+}
+
+#[test]
+fn two_machines_on_separate_expanders_do_not_slow_each_other() {
+    let Some(felt) = two_walkers(["this", "that"]) else {
+        return;
+    };
+    for felt in felt {
+        assert!((felt.added / felt.alone - 1.0).abs() < MEANS, "{felt:?}");
+        assert_eq!(felt.others, 0.0);
+    }
 }

@@ -226,13 +226,16 @@ pub fn timing(timing: &Timing) -> String {
         ]),
         row(["misses at once", &format!("{:.1}", timing.parallelism)]),
     ]);
-    let mut rows = vec![row(["device", "idle ns", "now ns", "GB/s", "lines"])];
+    let mut rows = vec![row([
+        "device", "idle ns", "now ns", "GB/s", "others", "lines",
+    ])];
     rows.extend(timing.devices.iter().map(|device| {
         row([
             &device.device,
             &format!("{:.1}", device.idle_latency),
             &format!("{:.1}", device.latency),
             &format!("{:.3}", device.bandwidth),
+            &format!("{:.3}", device.others),
             &format!("{:.0}", device.lines),
         ])
     }));
@@ -424,6 +427,7 @@ mem0           10
                 latency: 251.5,
                 lines: 1e6,
                 bandwidth: 1.25,
+                others: 0.5,
             }],
             ..Timing::default()
         });
@@ -431,7 +435,7 @@ mem0           10
             "delay                        2.500 ms",
             "and owed                     0.500 ms",
             "local latency         100.0 ns, given",
-            "mem0      250.0   251.5  1.250  1000000",
+            "mem0      250.0   251.5  1.250   0.500  1000000",
         ] {
             assert!(shown.lines().any(|shown| shown == line), "{shown}");
         }
