@@ -9,12 +9,14 @@
 //! | [`dvsec`] | designated vendor-specific capabilities of a CXL function's configuration space |
 //! | [`component`], [`hdm`] | the 64 KiB component register block and its HDM decoders |
 //! | [`device`], [`mailbox`], [`event`] | the memory device's register block, its commands and event logs |
+//! | [`cci`] | what a fabric manager asks of switches, and of devices that several hosts share |
 //! | [`interleave`], [`decode`] | address arithmetic, and from committed decoders to mapped ranges |
 //! | [`media`] | where the bytes of a device's address space live |
 //! | [`coherence`] | who holds a line of memory that a Type 2 device shares with its host |
 //! | [`cdat`] | the coherent device attribute table and its DOE protocol |
 
 mod access;
+pub mod cci;
 pub mod cdat;
 pub mod coherence;
 pub mod component;

@@ -4,7 +4,8 @@
 //! the doorbell never reads as set.
 
 mod fault;
-mod spec;
+mod mailbox;
+pub(crate) mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +15,11 @@ pub use spec::{
 };
 
 pub use fault::Fault;
+pub(crate) use mailbox::{Behind, MailboxRegisters};
 
-use crate::access::{self, high, low, set_high, set_low};
+use crate::access;
 use crate::event::Event;
-use crate::mailbox::{self, Entry, PAYLOAD_SIZE, ReturnCode};
+use crate::mailbox::{Entry, ReturnCode, dispatch};
 use crate::memdev::health::HealthInfo;
 use crate::memdev::poison::PoisonSource;
 use crate::memdev::{Clock, Memdev, MemdevConfig};
@@ -28,10 +30,7 @@ use crate::{Effect, Error};
 pub struct DeviceRegisters {
     memdev: Memdev,
     array: Vec<u32>,
-    control: MailboxControl,
-    command: MailboxCommand,
-    status: MailboxStatus,
-    payload: Vec<u8>,
+    mailbox: MailboxRegisters,
     fault: Option<Fault>,
 }
 
@@ -43,11 +42,15 @@ impl DeviceRegisters {
     pub fn new(config: MemdevConfig, clock: Clock) -> Result<Self, Error> {
         Ok(Self {
             memdev: Memdev::new(config, clock)?,
-            array: capability_array(),
-            control: MailboxControl::new(),
-            command: MailboxCommand::new(),
-            status: MailboxStatus::new(),
-            payload: vec![0; PAYLOAD_SIZE],
+            array: capability_array(
+                MEMORY_DEVICE,
+                &[
+                    spec::DEVICE_STATUS_REGISTERS,
+                    spec::MAILBOX_REGISTERS,
+                    spec::MEMDEV_STATUS_REGISTERS,
+                ],
+            ),
+            mailbox: MailboxRegisters::default(),
             fault: None,
         })
     }
@@ -107,6 +110,22 @@ impl DeviceRegisters {
         self.memdev.poison_read(dpa, effects);
     }
 
+    /// Takes a message of the fabric manager's: see [`Memdev::receive`].
+    ///
+    /// # Errors
+    /// See there; or nobody is there to answer, as in the mailbox.
+    pub fn receive(
+        &mut self,
+        message: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> Result<Vec<u8>, ReturnCode> {
+        if !self.mailbox_works() {
+            return Err(ReturnCode::InternalError);
+        }
+        self.advance(effects);
+        self.memdev.receive(message, effects)
+    }
+
     /// What is wrong with the device.
     pub fn fault(&self) -> Option<Fault> {
         self.fault
@@ -115,8 +134,7 @@ impl DeviceRegisters {
     /// Lets the device fail, or work again; a command that waited in the mailbox is run then.
     pub fn set_fault(&mut self, fault: Option<Fault>, effects: &mut Vec<Effect>) {
         self.fault = fault;
-        if self.mailbox_works() && self.control.doorbell() {
-            self.control.set_doorbell(false);
+        if self.mailbox_works() && self.mailbox.is_rung() {
             self.run_command(effects);
         }
     }
@@ -144,10 +162,7 @@ impl DeviceRegisters {
 
     /// A function level reset, which ends with the mailbox's registers.
     pub fn reset_mailbox(&mut self) {
-        self.control = MailboxControl::new();
-        self.command = MailboxCommand::new();
-        self.status = MailboxStatus::new();
-        self.payload.fill(0);
+        self.mailbox.reset();
     }
 
     /// Reads `data.len()` bytes at `offset` in the block, of any width and alignment.
@@ -158,110 +173,47 @@ impl DeviceRegisters {
     /// Writes `data` at `offset` in the block: registers as 4 or 8 naturally aligned bytes, the
     /// payload as any bytes; other writes do nothing.
     pub fn write(&mut self, offset: u64, data: &[u8], effects: &mut Vec<Effect>) {
-        if let Some(start) = offset.checked_sub(spec::mailbox::PAYLOAD) {
-            let start = usize::try_from(start).unwrap_or(usize::MAX);
-            for (to, from) in self.payload.iter_mut().skip(start).zip(data) {
-                *to = *from;
-            }
-            return;
+        if self.mailbox.write(offset, data) && self.mailbox_works() {
+            self.run_command(effects);
         }
-        access::write(offset, data, |offset, value| {
-            self.write_register(offset, value, effects);
-        });
     }
 
     fn register(&self, offset: u64) -> u32 {
-        use spec::mailbox::{
-            BACKGROUND_HIGH, BACKGROUND_LOW, CAPABILITIES, COMMAND_HIGH, COMMAND_LOW, CONTROL,
-            PAYLOAD, STATUS_HIGH, STATUS_LOW,
-        };
         match offset {
             spec::DEVICE_STATUS => self.memdev.events().status(),
             spec::MEMDEV_STATUS => self.memdev_status().into_bits(),
-            CAPABILITIES => self.capabilities().into_bits(),
-            CONTROL => self.control.into_bits(),
-            COMMAND_LOW => low(self.command.into_bits()),
-            COMMAND_HIGH => high(self.command.into_bits()),
-            STATUS_LOW => low(self.mailbox_status().into_bits()),
-            STATUS_HIGH => high(self.mailbox_status().into_bits()),
-            BACKGROUND_LOW => low(self.background_status().into_bits()),
-            BACKGROUND_HIGH => high(self.background_status().into_bits()),
-            PAYLOAD.. => self.payload_dword(offset - PAYLOAD),
-            _ => {
-                let index = usize::try_from((offset - spec::ARRAY) / access::DWORD).ok();
-                index
-                    .and_then(|index| self.array.get(index))
-                    .copied()
-                    .unwrap_or(0)
-            }
+            _ => self
+                .mailbox
+                .register(offset, &self.behind())
+                .unwrap_or_else(|| array_register(&self.array, offset)),
         }
     }
 
-    fn payload_dword(&self, offset: u64) -> u32 {
-        usize::try_from(offset)
-            .ok()
-            .and_then(|offset| self.payload.get(offset..)?.first_chunk())
-            .map_or(0, |bytes| u32::from_le_bytes(*bytes))
-    }
-
-    fn write_register(&mut self, offset: u64, value: u32, effects: &mut Vec<Effect>) {
-        let mut command = self.command.into_bits();
-        match offset {
-            spec::mailbox::CONTROL => {
-                let written = MailboxControl::from_bits(value);
-                self.control
-                    .set_doorbell_interrupt(written.doorbell_interrupt());
-                self.control
-                    .set_background_interrupt(written.background_interrupt());
-                if written.doorbell() && self.mailbox_works() {
-                    self.run_command(effects);
-                } else {
-                    self.control
-                        .set_doorbell(self.control.doorbell() || written.doorbell());
-                }
-            }
-            spec::mailbox::COMMAND_LOW => set_low(&mut command, value),
-            spec::mailbox::COMMAND_HIGH => set_high(&mut command, value),
-            _ => {}
-        }
-        if matches!(
-            offset,
-            spec::mailbox::COMMAND_LOW | spec::mailbox::COMMAND_HIGH
-        ) {
-            self.command = MailboxCommand::from_bits(command & MailboxCommand::WRITABLE);
+    fn behind(&self) -> Behind {
+        Behind {
+            kind: MEMORY_DEVICE,
+            vector: self.memdev.config().mailbox_vector,
+            is_busy: self.memdev.is_background_running(),
+            background: self.memdev.background_status(),
         }
     }
 
-    /// Runs the command in the registers (section 8.2.8.4.1): reply, length and return code, then the
-    /// doorbell's interrupt.
+    /// Runs the command in the registers; the interrupts at its end.
     fn run_command(&mut self, effects: &mut Vec<Effect>) {
         self.advance(effects);
         let was_running = self.memdev.is_background_running();
-        let len = self.command.payload_len() as usize;
-        let result = match self.payload.get(..len) {
-            Some(input) => {
-                mailbox::dispatch(&mut self.memdev, self.command.opcode(), input, effects)
-            }
-            None => Err(ReturnCode::InvalidPayloadLength),
-        };
-        let (code, reply) = match result {
-            Ok(reply) => (ReturnCode::Success, reply),
-            Err(code) => (code, Vec::new()),
-        };
-        for (to, from) in self.payload.iter_mut().zip(&reply) {
-            *to = *from;
-        }
-        self.command.set_payload_len(reply.len() as u32);
-        self.status = MailboxStatus::new().with_return_code(code as u16);
+        let (opcode, input) = self.mailbox.command();
+        let result = input.and_then(|input| dispatch(&mut self.memdev, opcode, input, effects));
+        let wanted = self.mailbox.complete(result);
         let aborted = was_running && !self.memdev.is_background_running();
-        if self.control.doorbell_interrupt() || aborted && self.control.background_interrupt() {
+        if wanted || aborted && self.mailbox.wants_background_interrupt() {
             self.interrupt(effects);
         }
     }
 
     /// Ends the background command if its time has passed: see [`Effect::Alarm`].
     pub fn advance(&mut self, effects: &mut Vec<Effect>) {
-        if self.memdev.advance(effects) && self.control.background_interrupt() {
+        if self.memdev.advance(effects) && self.mailbox.wants_background_interrupt() {
             self.interrupt(effects);
         }
     }
@@ -269,19 +221,6 @@ impl DeviceRegisters {
     fn interrupt(&self, effects: &mut Vec<Effect>) {
         let vector = self.memdev.config().mailbox_vector;
         effects.push(Effect::Interrupt { vector });
-    }
-
-    fn mailbox_status(&self) -> MailboxStatus {
-        self.status
-            .with_background(self.memdev.is_background_running())
-    }
-
-    fn background_status(&self) -> BackgroundCommandStatus {
-        let status = self.memdev.background_status();
-        BackgroundCommandStatus::new()
-            .with_opcode(status.opcode)
-            .with_percent(status.percent)
-            .with_return_code(status.return_code)
     }
 
     /// The media is ready from the start, but for a fault, and disabled while it is sanitized.
@@ -300,44 +239,31 @@ impl DeviceRegisters {
             .with_fatal(self.fault == Some(Fault::Fatal))
             .with_firmware_halt(self.fault == Some(Fault::FirmwareHalt))
     }
-
-    fn capabilities(&self) -> MailboxCapabilities {
-        /// Table 8-32: memory device.
-        const MEMORY_DEVICE: u8 = 1;
-        MailboxCapabilities::new()
-            .with_payload_size(PAYLOAD_SIZE.trailing_zeros() as u8)
-            .with_doorbell_interrupt(true)
-            .with_background_interrupt(true)
-            .with_message_number(self.memdev.config().mailbox_vector)
-            .with_mailbox_type(MEMORY_DEVICE)
-    }
 }
 
-/// Device Capabilities Array and capability headers, as dwords.
-fn capability_array() -> Vec<u32> {
-    /// Array version 1, type 1: memory device.
+/// The type of a memory device, of its capability array (table 8-30) and of its mailbox (table 8-32).
+const MEMORY_DEVICE: u8 = 1;
+
+/// Device Capabilities Array and capability headers, as dwords: a component of this type, and the id, offset and length of
+/// each of its structures.
+pub(crate) fn capability_array(component: u8, capabilities: &[(u16, u64, u64)]) -> Vec<u32> {
+    /// Version of the array, and of every capability here.
     const VERSION: u32 = 1;
-    const TYPE: u32 = 1;
-    /// Version of every capability here.
-    const CAPABILITY_VERSION: u32 = 1;
-    let capabilities = [
-        (
-            spec::ID_DEVICE_STATUS,
-            spec::DEVICE_STATUS,
-            spec::DEVICE_STATUS_LEN,
-        ),
-        (spec::ID_PRIMARY_MAILBOX, spec::MAILBOX, spec::MAILBOX_LEN),
-        (
-            spec::ID_MEMDEV_STATUS,
-            spec::MEMDEV_STATUS,
-            spec::MEMDEV_STATUS_LEN,
-        ),
-    ];
-    let mut array = vec![VERSION << 16 | TYPE << 24, capabilities.len() as u32];
+    let component = u32::from(component) << 24;
+    let mut array = vec![VERSION << 16 | component, capabilities.len() as u32];
     array.resize((spec::HEADER_LEN / access::DWORD) as usize, 0);
-    for (id, offset, len) in capabilities {
-        let id = u32::from(id) | CAPABILITY_VERSION << 16;
+    for &(id, offset, len) in capabilities {
+        let id = u32::from(id) | VERSION << 16;
         array.extend([id, offset as u32, len as u32, 0]);
     }
     array
+}
+
+/// The dword of a capability array at an offset of the block.
+pub(crate) fn array_register(array: &[u32], offset: u64) -> u32 {
+    let index = usize::try_from((offset - spec::ARRAY) / access::DWORD).ok();
+    index
+        .and_then(|index| array.get(index))
+        .copied()
+        .unwrap_or(0)
 }

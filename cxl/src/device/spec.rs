@@ -10,19 +10,17 @@ pub(super) const ARRAY: u64 = 0x00;
 pub(super) const HEADER_LEN: u64 = 0x10;
 
 /// Device Status registers (section 8.2.8.3): Event Status.
-pub(super) const DEVICE_STATUS: u64 = 0x80;
-pub(super) const DEVICE_STATUS_LEN: u64 = 8;
+pub(crate) const DEVICE_STATUS: u64 = 0x80;
 /// Memory Device Status registers (section 8.2.8.5).
 pub(super) const MEMDEV_STATUS: u64 = 0x88;
-pub(super) const MEMDEV_STATUS_LEN: u64 = 8;
 /// Primary mailbox (section 8.2.8.4).
-pub(super) const MAILBOX: u64 = 0x100;
-pub(super) const MAILBOX_LEN: u64 = mailbox::PAYLOAD - MAILBOX + PAYLOAD_SIZE as u64;
+const MAILBOX: u64 = 0x100;
 
-/// Capability ids (tables 8-31 and 8-33).
-pub(super) const ID_DEVICE_STATUS: u16 = 1;
-pub(super) const ID_PRIMARY_MAILBOX: u16 = 2;
-pub(super) const ID_MEMDEV_STATUS: u16 = 0x4000;
+/// Structures of registers: capability id (tables 8-31 and 8-33), offset and length.
+pub(crate) const DEVICE_STATUS_REGISTERS: (u16, u64, u64) = (1, DEVICE_STATUS, 8);
+pub(crate) const MAILBOX_REGISTERS: (u16, u64, u64) =
+    (2, MAILBOX, mailbox::PAYLOAD - MAILBOX + PAYLOAD_SIZE as u64);
+pub(super) const MEMDEV_STATUS_REGISTERS: (u16, u64, u64) = (0x4000, MEMDEV_STATUS, 8);
 
 /// Mailbox registers (sections 8.2.8.4.3 to 8.2.8.4.8), by offset in the block.
 pub(super) mod mailbox {

@@ -126,6 +126,15 @@ pub fn memory_device(capacity: u64) -> Result<Dvsec, Error> {
     device(capacity, None)
 }
 
+/// The CXL Devices DVSEC of a logical device of `capacity` bytes, one of several of a Type 3 device.
+pub fn logical_device(capacity: u64) -> Result<Dvsec, Error> {
+    let mut dvsec = memory_device(capacity)?;
+    let capability = CxlCapability::from_bits(word(&dvsec.bytes, register::CAPABILITY));
+    let capability = capability.with_multiple_logical_device(true).into_bits();
+    dvsec.put(register::CAPABILITY, &capability.to_le_bytes());
+    Ok(dvsec)
+}
+
 /// The CXL Devices DVSEC of a Type 2 device with `capacity` bytes of memory, a multiple of 256 MiB, that caches `cache`
 /// bytes of it and of the host's, a multiple of 1 MiB up to 255 MiB.
 pub fn accelerator(capacity: u64, cache: u64) -> Result<Dvsec, Error> {
@@ -319,6 +328,14 @@ mod tests {
         assert_eq!(dvsec.bytes[0x0c..0x0e], [0x02, 0x00]);
         assert_eq!(dvsec.bytes[0x18..0x1c], [1, 0, 0, 0]);
         assert_eq!(dvsec.bytes[0x1c..0x20], [0x4b, 0, 0, 0x30]);
+    }
+
+    #[test]
+    fn a_logical_device_says_that_there_are_others() {
+        let dvsec = logical_device(CAPACITY_UNIT).unwrap();
+        let single = memory_device(CAPACITY_UNIT).unwrap();
+        assert_eq!(dvsec.bytes[0x0b], single.bytes[0x0b] | 0x20);
+        assert_eq!(dvsec.bytes[0x0c..], single.bytes[0x0c..]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ enum Log {
 }
 
 /// UUID of the Command Effects Log, in the byte order of the payload.
-pub(super) const COMMAND_EFFECTS_LOG: [u8; 16] =
+pub(crate) const COMMAND_EFFECTS_LOG: [u8; 16] =
     0x0da9c0b5_bf41_4b78_8f79_96b1623b3f17_u128.to_be_bytes();
 const VENDOR_DEBUG_LOG: [u8; 16] = 0x5e1819d9_11a9_400c_811f_d60719403d86_u128.to_be_bytes();
 const COMPONENT_STATE_DUMP: [u8; 16] = 0xb3fab4cf_01b6_4332_943e_5e9962f23567_u128.to_be_bytes();
@@ -115,10 +115,10 @@ impl Command for GetSupportedLogs {
 /// Get Log (section 8.2.9.5.2).
 pub(super) struct GetLog;
 
-pub(super) struct GetLogRequest {
-    uuid: [u8; 16],
-    offset: u32,
-    len: u32,
+pub(crate) struct GetLogRequest {
+    pub uuid: [u8; 16],
+    pub offset: u32,
+    pub len: u32,
 }
 
 impl Request for GetLogRequest {
@@ -132,11 +132,11 @@ impl Request for GetLogRequest {
 }
 
 /// Bytes as they are.
-pub(super) struct Bytes(pub Vec<u8>);
+pub(crate) struct Bytes(pub Vec<u8>);
 
 impl Bytes {
     /// `len` bytes of `source` from `offset` on, if there are so many and they fit a payload.
-    pub(super) fn of(source: &[u8], offset: u32, len: u32) -> Result<Self, ReturnCode> {
+    pub(crate) fn of(source: &[u8], offset: u32, len: u32) -> Result<Self, ReturnCode> {
         let (offset, len) = (offset as usize, len as usize);
         let bytes = offset
             .checked_add(len)

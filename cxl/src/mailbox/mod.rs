@@ -13,7 +13,7 @@ mod firmware;
 mod health;
 mod identify;
 mod labels;
-mod logs;
+pub(crate) mod logs;
 mod maintenance;
 mod media_operations;
 mod partition;
@@ -23,13 +23,14 @@ mod scan;
 mod security;
 #[cfg(test)]
 pub(crate) mod tests;
-mod timestamp;
+pub(crate) mod timestamp;
 pub mod vendor;
 mod wire;
 
 pub use wire::{Input, Reply, Request};
 
 use crate::Effect;
+use crate::cci::TunnelToPool;
 use crate::memdev::Memdev;
 use crate::memdev::background::Operation;
 
@@ -183,8 +184,8 @@ impl CommandEffects {
     }
 }
 
-/// A mailbox command.
-pub trait Command {
+/// A command of a component: of a memory device, unless it says otherwise.
+pub trait Command<D = Memdev> {
     /// Command set and command.
     const OPCODE: u16;
     /// What it changes.
@@ -197,13 +198,13 @@ pub trait Command {
     const NEEDS_MEDIA: bool = false;
 
     /// True if this device has the command.
-    fn is_supported(_memdev: &Memdev) -> bool {
+    fn is_supported(_device: &D) -> bool {
         true
     }
 
     /// Does it.
     fn run(
-        memdev: &mut Memdev,
+        device: &mut D,
         request: Self::Request,
         effects: &mut Vec<Effect>,
     ) -> Result<Self::Reply, ReturnCode>;
@@ -244,26 +245,26 @@ enum Start<R> {
 }
 
 /// Decodes an input payload, runs a command and encodes its output payload.
-type Handler = fn(&mut Memdev, &[u8], &mut Vec<Effect>) -> Result<Vec<u8>, ReturnCode>;
+type Handler<D> = fn(&mut D, &[u8], &mut Vec<Effect>) -> Result<Vec<u8>, ReturnCode>;
 
-/// A command in the table.
-pub struct Entry {
+/// A command in the table of a component.
+pub struct Entry<D = Memdev> {
     opcode: u16,
     effects: CommandEffects,
     needs_media: bool,
-    is_supported: fn(&Memdev) -> bool,
-    run: Handler,
+    is_supported: fn(&D) -> bool,
+    run: Handler<D>,
 }
 
-impl Entry {
+impl<D> Entry<D> {
     /// The command of this type.
-    pub const fn of<C: Command>() -> Self {
+    pub const fn of<C: Command<D>>() -> Self {
         Self {
             opcode: C::OPCODE,
             effects: C::EFFECTS,
             needs_media: C::NEEDS_MEDIA,
             is_supported: C::is_supported,
-            run: run::<C>,
+            run: run::<D, C>,
         }
     }
 
@@ -271,7 +272,9 @@ impl Entry {
     pub const fn opcode(&self) -> u16 {
         self.opcode
     }
+}
 
+impl Entry {
     const fn in_background<C: BackgroundCommand>() -> Self {
         Self {
             opcode: C::OPCODE,
@@ -284,7 +287,7 @@ impl Entry {
 }
 
 /// Every command there is, by opcode.
-static COMMANDS: [Entry; 49] = [
+static COMMANDS: [Entry; 50] = [
     Entry::of::<background::RequestAbort>(),
     Entry::of::<events::GetEventRecords>(),
     Entry::of::<events::ClearEventRecords>(),
@@ -334,6 +337,7 @@ static COMMANDS: [Entry; 49] = [
     Entry::of::<dynamic::GetExtentList>(),
     Entry::of::<dynamic::AddResponse>(),
     Entry::of::<dynamic::Release>(),
+    Entry::of::<TunnelToPool>(),
 ];
 
 /// Runs the command with this opcode and input payload; gives its output payload, or the code that it returned instead:
@@ -360,9 +364,7 @@ fn execute(
     input: &[u8],
     effects: &mut Vec<Effect>,
 ) -> Result<Vec<u8>, ReturnCode> {
-    let entry = commands(memdev)
-        .find(|entry| entry.opcode == opcode && (entry.is_supported)(memdev))
-        .ok_or(ReturnCode::Unsupported)?;
+    let entry = find(memdev, commands(memdev), opcode)?;
     if let Some(code) = memdev.take_failure() {
         return Err(code);
     }
@@ -370,6 +372,39 @@ fn execute(
         return Err(ReturnCode::MediaDisabled);
     }
     (entry.run)(memdev, input, effects)
+}
+
+/// What only reads, and keeps nothing in mind between two calls: what another may ask while the host uses the mailbox.
+const HARMLESS: [u16; 8] = [
+    0x0200, 0x0300, 0x4000, 0x4100, 0x4200, 0x4201, 0x4203, 0x4500,
+];
+
+/// The commands that are of the device and not of the mailbox, and disturb nobody.
+pub(crate) fn harmless_commands() -> impl Iterator<Item = &'static Entry> {
+    let harmless = |entry: &&Entry| HARMLESS.contains(&entry.opcode);
+    COMMANDS.iter().filter(harmless)
+}
+
+/// Runs a command of a component that has these and no others.
+pub(crate) fn run_one_of<D: 'static>(
+    device: &mut D,
+    entries: impl Iterator<Item = &'static Entry<D>>,
+    opcode: u16,
+    input: &[u8],
+    effects: &mut Vec<Effect>,
+) -> Result<Vec<u8>, ReturnCode> {
+    let entry = find(device, entries, opcode)?;
+    (entry.run)(device, input, effects)
+}
+
+fn find<D: 'static>(
+    device: &D,
+    mut entries: impl Iterator<Item = &'static Entry<D>>,
+    opcode: u16,
+) -> Result<&'static Entry<D>, ReturnCode> {
+    entries
+        .find(|entry| entry.opcode == opcode && (entry.is_supported)(device))
+        .ok_or(ReturnCode::Unsupported)
 }
 
 fn decode<R: Request>(input: &[u8]) -> Result<R, ReturnCode> {
@@ -385,12 +420,12 @@ fn encode(reply: &impl Reply) -> Vec<u8> {
     output
 }
 
-fn run<C: Command>(
-    memdev: &mut Memdev,
+fn run<D, C: Command<D>>(
+    device: &mut D,
     input: &[u8],
     effects: &mut Vec<Effect>,
 ) -> Result<Vec<u8>, ReturnCode> {
-    Ok(encode(&C::run(memdev, decode(input)?, effects)?))
+    Ok(encode(&C::run(device, decode(input)?, effects)?))
 }
 
 fn start<C: BackgroundCommand>(
@@ -417,8 +452,16 @@ fn commands(memdev: &Memdev) -> impl Iterator<Item = &'static Entry> {
 
 /// The Command Effects Log: opcode and effects of every command the device has.
 fn command_effects_log(memdev: &Memdev) -> Vec<u8> {
-    commands(memdev)
-        .filter(|entry| (entry.is_supported)(memdev))
+    effects_log(memdev, commands(memdev))
+}
+
+/// The Command Effects Log of a component with these commands.
+pub(crate) fn effects_log<D: 'static>(
+    device: &D,
+    entries: impl Iterator<Item = &'static Entry<D>>,
+) -> Vec<u8> {
+    entries
+        .filter(|entry| (entry.is_supported)(device))
         .flat_map(|entry| [entry.opcode, entry.effects.bits()])
         .flat_map(u16::to_le_bytes)
         .collect()

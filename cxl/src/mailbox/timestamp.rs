@@ -2,13 +2,20 @@
 
 use super::{Command, CommandEffects, Input, Reply, Request, ReturnCode};
 use crate::Effect;
-use crate::memdev::Memdev;
+
+/// A component with a clock that the host sets.
+pub(crate) trait Timed {
+    /// ns since 1970 as the host set it, or 0 if it has not.
+    fn timestamp(&self) -> u64;
+    /// Sets it.
+    fn set_timestamp(&mut self, timestamp: u64);
+}
 
 /// Get Timestamp (section 8.2.9.4.1).
-pub(super) struct GetTimestamp;
+pub(crate) struct GetTimestamp;
 
 /// ns since 1970.
-pub(super) struct Timestamp(u64);
+pub(crate) struct Timestamp(u64);
 
 impl Reply for Timestamp {
     fn encode(&self, output: &mut Vec<u8>) {
@@ -22,32 +29,32 @@ impl Request for Timestamp {
     }
 }
 
-impl Command for GetTimestamp {
+impl<D: Timed> Command<D> for GetTimestamp {
     const OPCODE: u16 = 0x0300;
     const EFFECTS: CommandEffects = CommandEffects::NONE;
     type Request = ();
     type Reply = Timestamp;
 
-    fn run(memdev: &mut Memdev, _: (), _: &mut Vec<Effect>) -> Result<Timestamp, ReturnCode> {
-        Ok(Timestamp(memdev.timestamp()))
+    fn run(device: &mut D, _: (), _: &mut Vec<Effect>) -> Result<Timestamp, ReturnCode> {
+        Ok(Timestamp(device.timestamp()))
     }
 }
 
 /// Set Timestamp (section 8.2.9.4.2).
-pub(super) struct SetTimestamp;
+pub(crate) struct SetTimestamp;
 
-impl Command for SetTimestamp {
+impl<D: Timed> Command<D> for SetTimestamp {
     const OPCODE: u16 = 0x0301;
     const EFFECTS: CommandEffects = CommandEffects::IMMEDIATE_POLICY;
     type Request = Timestamp;
     type Reply = ();
 
     fn run(
-        memdev: &mut Memdev,
+        device: &mut D,
         Timestamp(timestamp): Timestamp,
         _: &mut Vec<Effect>,
     ) -> Result<(), ReturnCode> {
-        memdev.set_timestamp(timestamp);
+        device.set_timestamp(timestamp);
         Ok(())
     }
 }

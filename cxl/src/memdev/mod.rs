@@ -3,6 +3,7 @@
 pub(crate) mod background;
 pub(crate) mod debug;
 pub mod dynamic;
+pub mod fabric;
 pub mod features;
 pub mod firmware;
 pub mod health;
@@ -15,7 +16,9 @@ pub mod security;
 
 use std::fmt;
 
+use crate::cci::Identity;
 use crate::event::{Event, EventFlags, EventKind, EventLogs, MemoryModule, Severity};
+use crate::mailbox::timestamp::Timed;
 use crate::mailbox::vendor::FIRST_OPCODE;
 use crate::mailbox::{Entry, ReturnCode};
 use crate::{CAPACITY_UNIT, Effect, Error};
@@ -23,6 +26,7 @@ use background::Background;
 pub use background::BackgroundStatus;
 use debug::Debug;
 use dynamic::{DynamicRegion, Extents};
+use fabric::{Fabric, Sharing};
 use features::Features;
 use firmware::Transfer;
 use health::{Alerts, HealthInfo, Level};
@@ -52,6 +56,10 @@ pub struct MemdevConfig {
     pub dynamic: Vec<DynamicRegion>,
     /// What the device remembers of when it was last on.
     pub nonvolatile: NonVolatile,
+    /// What it says of itself to a fabric manager.
+    pub identity: Identity,
+    /// Who has what of it.
+    pub sharing: Sharing,
     /// MSI message number of the mailbox, 0 to 15.
     pub mailbox_vector: u8,
     /// MSI message numbers of the event logs, by log number, 0 to 15 each.
@@ -111,6 +119,7 @@ pub struct Memdev {
     transfer: Option<Transfer>,
     features: Features,
     extents: Extents,
+    fabric: Fabric,
     debug: Debug,
     vendor: &'static [Entry],
     /// What the next command returns.
@@ -192,6 +201,8 @@ impl Memdev {
             at_most("message number", vector.into(), Self::MAX_VECTOR.into())?;
         }
         config.check_dynamic()?;
+        let capacity = config.volatile + config.persistent + config.partitionable;
+        let fabric = Fabric::new(config.sharing, capacity)?;
         let mut memdev = Self {
             partition_volatile: 0,
             nonvolatile: config.nonvolatile.clone(),
@@ -199,6 +210,7 @@ impl Memdev {
             transfer: None,
             features: Features::default(),
             extents: Extents::default(),
+            fabric,
             debug: Debug::default(),
             vendor: &[],
             failure: None,
@@ -351,14 +363,7 @@ impl Memdev {
 
     /// ns since 1970 as the host set it, or 0 if it has not (section 8.2.9.4.1).
     pub fn timestamp(&self) -> u64 {
-        self.timestamp.map_or(0, |(set_to, set_at)| {
-            let elapsed = (self.clock)().saturating_sub(set_at);
-            set_to.saturating_add(elapsed)
-        })
-    }
-
-    pub(crate) fn set_timestamp(&mut self, timestamp: u64) {
-        self.timestamp = Some((timestamp, (self.clock)()));
+        timestamp(self.timestamp, (self.clock)())
     }
 
     /// A conventional reset: what the host configured is gone; labels, events and capacity stay.
@@ -384,6 +389,23 @@ impl Memdev {
         // Volatile memory comes up with new contents.
         self.poison.remove(0, self.partition().volatile);
     }
+}
+
+impl Timed for Memdev {
+    fn timestamp(&self) -> u64 {
+        self.timestamp()
+    }
+
+    fn set_timestamp(&mut self, timestamp: u64) {
+        self.timestamp = Some((timestamp, (self.clock)()));
+    }
+}
+
+/// The timestamp `now` of a component that was told a time, if it was, at a time of its own clock.
+pub(crate) fn timestamp(set: Option<(u64, u64)>, now: u64) -> u64 {
+    set.map_or(0, |(set_to, set_at)| {
+        set_to.saturating_add(now.saturating_sub(set_at))
+    })
 }
 
 fn at_most(what: &'static str, value: u64, max: u64) -> Result<(), Error> {

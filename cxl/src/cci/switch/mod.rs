@@ -1,0 +1,236 @@
+//! The interface of a switch: what its ports are, and what can be done to them (sections 7.6.7.1 to 7.6.7.3).
+//!
+//! A switch knows its ports from whoever asks it to [execute](SwitchRegisters::execute) a command; what a command does to
+//! them, or to what is behind them, is an [`Action`] for whoever asked.
+
+mod mld_port;
+mod physical;
+mod registers;
+#[cfg(test)]
+mod tests;
+mod virtual_switch;
+
+pub use registers::SwitchRegisters;
+
+use std::fmt;
+
+use super::CommandSet;
+use super::information::{
+    BackgroundOperationStatus, Component, GetResponseLimit, Identify, Identity, Limited, NO_LIMIT,
+    SetResponseLimit,
+};
+use super::link::LinkState;
+use super::logs::{GetLog, GetSupportedLogs};
+use super::message::Message;
+use crate::mailbox::timestamp::{GetTimestamp, SetTimestamp, Timed};
+use crate::mailbox::{Entry, ReturnCode};
+use crate::memdev::{BackgroundStatus, Clock, timestamp};
+
+/// What makes one switch differ from another.
+pub struct SwitchConfig {
+    /// What it is.
+    pub identity: Identity,
+    /// Port number of its upstream port, through which the host asks.
+    pub upstream: u8,
+    /// HDM decoders of the upstream port.
+    pub decoders: u8,
+    /// MSI message number of the mailbox, 0 to 15.
+    pub mailbox_vector: u8,
+    /// For timestamps.
+    pub clock: Clock,
+}
+
+/// What is behind a downstream port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing.
+    Nothing,
+    /// An accelerator.
+    Type2,
+    /// A memory device with one logical device.
+    SingleLogicalDevice,
+    /// A memory device with so many logical devices, of which the host has one.
+    LogicalDevices {
+        /// How many.
+        count: u8,
+        /// Which of them the host has.
+        own: u8,
+    },
+    /// A switch.
+    Switch,
+}
+
+/// A physical port as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Port number.
+    pub id: u8,
+    /// Its link.
+    pub link: LinkState,
+    /// What is behind a downstream port; `None` for the upstream port.
+    pub attached: Option<Attached>,
+}
+
+impl Port {
+    fn logical_devices(&self) -> Option<(u8, u8)> {
+        match self.attached {
+            Some(Attached::LogicalDevices { count, own }) => Some((count, own)),
+            _ => None,
+        }
+    }
+}
+
+/// What the fabric manager does to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortControl {
+    /// Holds what is behind it in reset.
+    AssertPerst,
+    /// Lets it go.
+    DeassertPerst,
+    /// Resets the port and what is behind it.
+    Reset,
+}
+
+/// What a command asks of whoever runs the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Do this to a downstream port, and complete the command without a payload.
+    Control {
+        /// Its number.
+        port: u8,
+        /// What to do.
+        control: PortControl,
+    },
+    /// Access configuration space, and complete the command with the dword that was read, or four zero bytes.
+    Configuration {
+        /// Number of a downstream port.
+        port: u8,
+        /// The space is that of what is behind the port, not the port's own.
+        behind: bool,
+        /// Offset of a dword.
+        register: u16,
+        /// Which bytes of it, by bit.
+        enables: u8,
+        /// Write this; `None`: read.
+        data: Option<u32>,
+    },
+    /// Give a message to what is behind a port, and complete the command with the message that comes back.
+    Tunnel {
+        /// Number of a downstream port.
+        port: u8,
+        /// The message.
+        message: Vec<u8>,
+    },
+}
+
+/// A switch, as its commands see it.
+pub(super) struct Switch {
+    config: SwitchConfig,
+    /// As they were when the command began.
+    ports: Vec<Port>,
+    /// What the command asks for.
+    action: Option<Action>,
+    /// What the longest answer is, as a power of two.
+    response_limit: u8,
+    /// What the host set the timestamp to, and the clock at that time.
+    timestamp: Option<(u64, u64)>,
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch")
+            .field("identity", &self.config.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Switch {
+    fn new(config: SwitchConfig) -> Self {
+        Self {
+            config,
+            ports: Vec::new(),
+            action: None,
+            response_limit: NO_LIMIT,
+            timestamp: None,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.response_limit = NO_LIMIT;
+        self.timestamp = None;
+    }
+
+    fn port(&self, id: u8) -> Option<&Port> {
+        self.ports.iter().find(|port| port.id == id)
+    }
+
+    fn downstream(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|port| port.attached.is_some())
+    }
+
+    /// The downstream port of this number.
+    fn downstream_port(&self, id: u8) -> Result<&Port, ReturnCode> {
+        let port = self.port(id).filter(|port| port.attached.is_some());
+        port.ok_or(ReturnCode::InvalidInput)
+    }
+
+    /// Whoever runs the switch is to do this before the command has completed.
+    fn ask_for(&mut self, action: Action) {
+        self.action = Some(action);
+    }
+}
+
+impl Component for Switch {
+    const TYPE: u8 = 0;
+
+    fn identity(&self) -> Identity {
+        self.config.identity
+    }
+
+    fn background(&self) -> (bool, BackgroundStatus) {
+        // No command of a switch takes time.
+        (false, BackgroundStatus::default())
+    }
+}
+
+impl Limited for Switch {
+    fn response_limit(&mut self) -> &mut u8 {
+        &mut self.response_limit
+    }
+}
+
+impl Timed for Switch {
+    fn timestamp(&self) -> u64 {
+        timestamp(self.timestamp, (self.config.clock)())
+    }
+
+    fn set_timestamp(&mut self, timestamp: u64) {
+        self.timestamp = Some((timestamp, (self.config.clock)()));
+    }
+}
+
+/// All commands of a switch.
+struct Commands;
+
+impl CommandSet<Switch> for Commands {
+    fn entries() -> Box<dyn Iterator<Item = &'static Entry<Switch>>> {
+        static ENTRIES: [Entry<Switch>; 15] = [
+            Entry::of::<Identify>(),
+            Entry::of::<BackgroundOperationStatus>(),
+            Entry::of::<GetResponseLimit>(),
+            Entry::of::<SetResponseLimit>(),
+            Entry::of::<GetTimestamp>(),
+            Entry::of::<SetTimestamp>(),
+            Entry::of::<GetSupportedLogs<Commands>>(),
+            Entry::of::<GetLog<Commands>>(),
+            Entry::of::<physical::IdentifySwitchDevice>(),
+            Entry::of::<physical::GetPhysicalPortState>(),
+            Entry::of::<physical::PhysicalPortControl>(),
+            Entry::of::<physical::SendPpbConfiguration>(),
+            Entry::of::<virtual_switch::GetVirtualSwitchInfo>(),
+            Entry::of::<mld_port::Tunnel>(),
+            Entry::of::<mld_port::SendLdConfiguration>(),
+        ];
+        Box::new(ENTRIES.iter())
+    }
+}
