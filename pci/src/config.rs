@@ -55,6 +55,8 @@ pub struct ConfigSpace {
     next_capability: u16,
     next_extended: u16,
     retained: Vec<(u16, u16, Retention)>,
+    /// See [`hold_secondary`](Self::hold_secondary). It is a signal beside the registers, and no reset reaches it.
+    secondary_held: bool,
 }
 
 impl ConfigSpace {
@@ -76,6 +78,7 @@ impl ConfigSpace {
             next_capability: CAPABILITIES_START,
             next_extended: EXTENDED_START,
             retained: Vec::new(),
+            secondary_held: false,
         };
         config.define_u16(header::VENDOR_ID, ids.vendor, 0, 0);
         config.define_u16(header::DEVICE_ID, ids.device, 0, 0);
@@ -100,6 +103,16 @@ impl ConfigSpace {
     pub fn set_multi_function(&mut self) {
         let layout = self.u8(header::HEADER_TYPE);
         self.init_u8(header::HEADER_TYPE, layout | header::MULTI_FUNCTION);
+    }
+
+    /// Asserts or deasserts the fundamental reset of what is below a bridge (PERST#, 6.6.1), whatever software sets.
+    pub fn hold_secondary(&mut self, held: bool) {
+        self.secondary_held = held;
+    }
+
+    /// Whether that reset is asserted.
+    pub fn is_secondary_held(&self) -> bool {
+        self.secondary_held
     }
 
     /// Whether the header is of type 1.

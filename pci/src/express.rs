@@ -385,9 +385,21 @@ impl PciExpress {
         space.u16(self.offset + LINK_CONTROL) & BANDWIDTH_INTERRUPT_ENABLE != 0
     }
 
-    /// Whether nothing that software has set keeps the link down.
+    /// Asserts or deasserts the reset of what is at the other end, beside what software does with its registers: the link goes
+    /// down, or trains again. Says what the port is to send.
+    pub fn hold_partner(&self, space: &mut ConfigSpace, held: bool) -> Option<ExpressEvent> {
+        let before = self.slot().dword(space);
+        space.hold_secondary(held);
+        self.show_link(space, self.partner.filter(|_| self.may_train(space)));
+        self.becomes_loud(space, before)
+            .then_some(ExpressEvent::Interrupt)
+    }
+
+    /// Whether nothing keeps the link down that there could be.
     fn may_train(&self, space: &ConfigSpace) -> bool {
-        !is_link_disabled(space, self.offset) && self.slot().is_powered(space)
+        !space.is_secondary_held()
+            && !is_link_disabled(space, self.offset)
+            && self.slot().is_powered(space)
     }
 
     /// Brings the link up or takes it down, which a slot with hot-plug tells (7.5.3.11, Data Link Layer State Changed).

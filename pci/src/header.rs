@@ -106,14 +106,16 @@ impl ConfigSpace {
     }
 
     /// The reset in which software holds what is below a bridge: that of a bus reset or of a link that is disabled, which
-    /// resets the other end as well, or the one that comes with the power of a slot that is off (6.6.1).
+    /// resets the other end as well, or the fundamental one, which also comes with the power of a slot that is off (6.6.1).
     pub fn secondary_reset(&self) -> Option<ResetKind> {
         if !self.is_bridge() {
             return None;
         }
         let express = self.find_capability(capability::PCI_EXPRESS);
         let control = self.u16(bridge::BRIDGE_CONTROL);
-        if express.is_some_and(|offset| !express::is_powered(self, offset)) {
+        if self.is_secondary_held()
+            || express.is_some_and(|offset| !express::is_powered(self, offset))
+        {
             Some(ResetKind::Conventional)
         } else if control & bridge::CONTROL_SECONDARY_BUS_RESET != 0
             || express.is_some_and(|offset| express::is_link_disabled(self, offset))

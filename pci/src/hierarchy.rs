@@ -350,9 +350,19 @@ impl<F: Function> Hierarchy<F> {
         data: &[u8],
         out: &mut Vec<(NodeId, F::Effect)>,
     ) {
-        let Some(node) = self.route_config(bdf) else {
-            return;
-        };
+        if let Some(node) = self.route_config(bdf) {
+            self.function_write(node, register, data, out);
+        }
+    }
+
+    /// Configuration write to one function, wherever it comes from.
+    pub fn function_write(
+        &mut self,
+        node: NodeId,
+        register: u16,
+        data: &[u8],
+        out: &mut Vec<(NodeId, F::Effect)>,
+    ) {
         let states = self.with(node, out, |function, out| {
             let before = function.config().secondary_reset();
             function.config_write(register, data, out);

@@ -185,6 +185,26 @@ fn a_port_trains_to_what_both_ends_can() {
 }
 
 #[test]
+fn a_partner_held_in_reset_takes_the_link_down_until_it_is_let_go() {
+    let (mut space, mut express) = root_port();
+    express.set_link(&mut space, Some(CARD));
+    assert_eq!(express.hold_partner(&mut space, true), None);
+    assert_eq!(express.link(&space), None);
+    assert_eq!(space.secondary_reset(), Some(ResetKind::Conventional));
+    assert!(!space.is_secondary_reachable());
+    // Software cannot train it meanwhile.
+    send(&mut space, &express, LINK_CONTROL, 1 << 5);
+    assert_eq!(express.link(&space), None);
+    // A hot-plug interrupt tells that the link has come up: Data Link Layer State Changed (7.5.3.11).
+    send(&mut space, &express, 0x18, 1 << 12 | 1 << 5);
+    send(&mut space, &express, SLOT_STATUS, 1 << 8);
+    let event = express.hold_partner(&mut space, false);
+    assert_eq!(event, Some(ExpressEvent::Interrupt));
+    assert_eq!(express.link(&space), Some(CARD));
+    assert!(space.is_secondary_reachable());
+}
+
+#[test]
 fn link_disable_takes_the_link_down_until_cleared() {
     let (mut space, mut express) = root_port();
     express.set_link(&mut space, Some(CARD));
