@@ -1,9 +1,10 @@
 //! What the configuration spaces of CXL functions share: DVSECs, and what a port says of its link and its errors.
 
 use cxl::ComponentRegisters;
+use cxl::cci::LinkState;
 use cxl::component::ProtocolError;
 use cxl::dvsec::port::FlexBus;
-use pci::{Aer, AerError, ConfigSpace, CorrectableError, Dvsec, UncorrectableError};
+use pci::{Aer, AerError, ConfigSpace, CorrectableError, Dvsec, Link, UncorrectableError};
 
 use crate::Effect;
 
@@ -33,6 +34,18 @@ pub(crate) fn memory_link() -> FlexBus {
         .with_io(true)
         .with_mem(true)
         .with_flit_68b_and_vh(true)
+}
+
+/// What a fabric manager is told of a link that can do `most` and does `now`, with something at the other end if it is up.
+pub(crate) fn link_state(most: Link, now: Option<Link>) -> LinkState {
+    LinkState {
+        max_width: most.width.lanes(),
+        max_speed: most.speed.code(),
+        width: now.map_or(0, |link| link.width.lanes()),
+        speed: now.map_or(0, |link| link.speed.code()),
+        is_present: now.is_some(),
+        ..LinkState::default()
+    }
 }
 
 /// Logs a protocol error in a function's component registers and, as the internal error that it is to PCI Express, in its AER

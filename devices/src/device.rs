@@ -3,7 +3,8 @@
 use pci::{ConfigSpace, Function, ResetKind};
 
 use crate::{
-    DownstreamPort, DownstreamPortKind, Effect, HostBridge, Type2, Type3, UpstreamPort, virtio,
+    DownstreamPort, DownstreamPortKind, Effect, HostBridge, SwitchCci, Type2, Type3, UpstreamPort,
+    virtio,
 };
 
 /// One of the functions this crate models.
@@ -14,6 +15,8 @@ pub enum Device {
     DownstreamPort(Box<DownstreamPort>),
     /// The upstream port of a switch.
     UpstreamPort(Box<UpstreamPort>),
+    /// The mailbox of a switch.
+    SwitchCci(Box<SwitchCci>),
     /// An accelerator.
     Type2(Box<Type2>),
     /// A memory expander.
@@ -33,6 +36,7 @@ impl Device {
                 DownstreamPortKind::Switch => "downstream_port",
             },
             Self::UpstreamPort(_) => "upstream_port",
+            Self::SwitchCci(_) => "switch_cci",
             Self::Type2(_) => "type2",
             Self::Type3(_) => "type3",
             Self::Virtio(_) => "virtio",
@@ -56,6 +60,7 @@ impl Function for Device {
             Self::Host(function) => function.config(),
             Self::DownstreamPort(function) => function.config(),
             Self::UpstreamPort(function) => function.config(),
+            Self::SwitchCci(function) => function.config(),
             Self::Type2(function) => function.config(),
             Self::Type3(function) => function.config(),
             Self::Virtio(function) => function.config(),
@@ -74,6 +79,7 @@ impl Function for Device {
             Self::Host(function) => function.config_write(offset, data, out),
             Self::DownstreamPort(function) => function.config_write(offset, data, out),
             Self::UpstreamPort(function) => function.config_write(offset, data, out),
+            Self::SwitchCci(function) => function.config_write(offset, data, out),
             Self::Type2(function) => function.config_write(offset, data, out),
             Self::Type3(function) => function.config_write(offset, data, out),
             Self::Virtio(function) => {
@@ -87,6 +93,7 @@ impl Function for Device {
             Self::Host(function) => function.bar_read(bar, offset, data, out),
             Self::DownstreamPort(function) => function.bar_read(bar, offset, data, out),
             Self::UpstreamPort(function) => function.bar_read(bar, offset, data, out),
+            Self::SwitchCci(function) => function.bar_read(bar, offset, data, out),
             Self::Type2(function) => function.bar_read(bar, offset, data, out),
             Self::Type3(function) => function.bar_read(bar, offset, data, out),
             Self::Virtio(function) => {
@@ -100,6 +107,7 @@ impl Function for Device {
             Self::Host(function) => function.bar_write(bar, offset, data, out),
             Self::DownstreamPort(function) => function.bar_write(bar, offset, data, out),
             Self::UpstreamPort(function) => function.bar_write(bar, offset, data, out),
+            Self::SwitchCci(function) => function.bar_write(bar, offset, data, out),
             Self::Type2(function) => function.bar_write(bar, offset, data, out),
             Self::Type3(function) => function.bar_write(bar, offset, data, out),
             Self::Virtio(function) => {
@@ -113,6 +121,7 @@ impl Function for Device {
             Self::Host(function) => function.reset(kind, out),
             Self::DownstreamPort(function) => function.reset(kind, out),
             Self::UpstreamPort(function) => function.reset(kind, out),
+            Self::SwitchCci(function) => function.reset(kind, out),
             Self::Type2(function) => function.reset(kind, out),
             Self::Type3(function) => function.reset(kind, out),
             Self::Virtio(function) => with_virtio(out, |out| function.reset(kind, out)),

@@ -4,6 +4,7 @@
 //! It decodes no CXL.mem address itself: the HDM decoders of the host bridge or upstream port above it name it by its port
 //! number, and what they send to it goes down its link.
 
+use cxl::cci::LinkState;
 use cxl::component::ProtocolError;
 use cxl::dvsec::device::GpfTimeout;
 use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
@@ -14,7 +15,7 @@ use pci::{
 };
 
 use crate::Effect;
-use crate::cxl_config::{add_dvsec, memory_link, report};
+use crate::cxl_config::{add_dvsec, link_state, memory_link, report};
 
 /// Where a downstream port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct DownstreamPort {
     name: String,
     kind: DownstreamPortKind,
     port_number: u8,
+    /// The best its link can do.
+    most: Link,
     config: ConfigSpace,
     express: PciExpress,
     aer: Aer,
@@ -147,6 +150,7 @@ impl DownstreamPort {
             name: port.name,
             kind: port.kind,
             port_number: port.port_number,
+            most: port.link,
             config,
             express,
             aer,
@@ -188,6 +192,22 @@ impl DownstreamPort {
     /// The state of its link; `None` while there is nothing at the other end.
     pub fn link(&self) -> Option<Link> {
         self.express.link(&self.config)
+    }
+
+    /// The state of its link for a fabric manager, with something at the other end or not.
+    pub(crate) fn link_state(&self, is_present: bool) -> LinkState {
+        LinkState {
+            in_reset: self.config.is_secondary_held(),
+            is_present,
+            is_off: !self.express.is_slot_powered(&self.config),
+            ..link_state(self.most, self.link())
+        }
+    }
+
+    /// Holds what is at the other end of the link in reset, or lets it go. Its own reset is the caller's.
+    pub(crate) fn hold(&mut self, held: bool, out: &mut Vec<Effect>) {
+        let event = self.express.hold_partner(&mut self.config, held);
+        self.send(event, out);
     }
 
     /// Trains the link with what the device at the other end can do.
@@ -266,6 +286,10 @@ impl Function for DownstreamPort {
 
     fn reset(&mut self, kind: ResetKind, out: &mut Vec<Effect>) {
         self.config.reset(kind);
+        if self.config.is_secondary_held() {
+            // The reset values are those of a link that is up. After a reset, software wants no interrupt.
+            self.express.hold_partner(&mut self.config, true);
+        }
         self.component.reset(&mut Vec::new());
         out.push(pci::Effect::BarsChanged.into());
     }

@@ -48,6 +48,8 @@ pub enum Effect {
         /// ns from now.
         after: u64,
     },
+    /// A command waits in a switch's mailbox: call [`run_switch_command`](crate::run_switch_command).
+    SwitchCommand,
     /// What the driver of an accelerator asks of what is behind its registers.
     Accelerator(gpu::protocol::registers::Request),
     /// Send an error message to the root port above, or take it there.

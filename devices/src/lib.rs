@@ -11,6 +11,9 @@ mod effect;
 mod endpoint;
 #[cfg(test)]
 mod error_test;
+mod fabric;
+#[cfg(test)]
+mod fabric_test;
 #[cfg(test)]
 mod hierarchy_test;
 mod host;
@@ -18,6 +21,9 @@ mod host;
 mod hostile_test;
 pub mod power;
 pub mod rtc;
+mod switch_cci;
+#[cfg(test)]
+mod switch_cci_test;
 #[cfg(test)]
 mod testing;
 mod type2;
@@ -34,9 +40,11 @@ pub mod virtio;
 pub use device::Device;
 pub use downstream_port::{DownstreamPort, DownstreamPortConfig, DownstreamPortKind, SlotState};
 pub use effect::Effect;
+pub use fabric::run_switch_command;
 /// What is behind the registers of an accelerator.
 pub use gpu;
 pub use host::HostBridge;
+pub use switch_cci::SwitchCci;
 pub use type2::{Trapped, Type2, Type2Config};
-pub use type3::{Type3, Type3Config};
+pub use type3::{Part, Type3, Type3Config};
 pub use upstream_port::{UpstreamPort, UpstreamPortConfig};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pci::{ErrorMessage, Function, Link, LinkSpeed, LinkWidth, MsiMessage, ResetKind, spec};
 
 use crate::{
-    DownstreamPort, DownstreamPortConfig, DownstreamPortKind, Effect, Type3, Type3Config,
+    DownstreamPort, DownstreamPortConfig, DownstreamPortKind, Effect, Part, Type3, Type3Config,
     UpstreamPort, UpstreamPortConfig,
 };
 
@@ -35,6 +35,7 @@ pub fn expander_config() -> Type3Config {
             read_bandwidth: 16.0,
             write_bandwidth: 12.8,
         },
+        part: Part::Whole,
     }
 }
 
@@ -107,6 +108,8 @@ pub struct Asked {
     /// When to come back, in ns.
     pub alarms: Vec<u64>,
     pub nonvolatile_changed: bool,
+    /// Commands that wait in a switch's mailbox.
+    pub switch_commands: usize,
     /// Error messages to the root port.
     pub errors: Vec<ErrorMessage>,
 }
@@ -127,6 +130,7 @@ impl Asked {
                 Effect::MediaZeroed { dpa, len } => asked.zeroed.push((dpa, len)),
                 Effect::NonVolatileChanged => asked.nonvolatile_changed = true,
                 Effect::Alarm { after } => asked.alarms.push(after),
+                Effect::SwitchCommand => asked.switch_commands += 1,
                 Effect::Accelerator(_) => {}
                 Effect::Error(message) => asked.errors.push(message),
                 Effect::Virtio(effect) => panic!("no virtio function asked for {effect:?}"),

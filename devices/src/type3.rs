@@ -3,6 +3,7 @@
 //! The function holds registers only. Its media is elsewhere: what its decoders say decides which of it the host sees, and
 //! a commit shows in [`Effect::DecodersChanged`].
 
+use cxl::cci::Identity;
 use cxl::cdat::Performance;
 use cxl::component::ProtocolError;
 use cxl::device::Fault;
@@ -14,6 +15,7 @@ use cxl::dvsec::{self, RegisterBlockId};
 use cxl::event::Event;
 use cxl::hdm::{DecoderSettings, EndpointDecoder};
 use cxl::mailbox::ReturnCode;
+use cxl::memdev::fabric::Sharing;
 use cxl::memdev::health::HealthInfo;
 use cxl::memdev::poison::PoisonSource;
 use cxl::memdev::{Clock, Memdev, MemdevConfig, NonVolatile};
@@ -21,7 +23,7 @@ use cxl::{ComponentRegisters, DeviceRegisters, Role};
 use pci::{Bar, ConfigSpace, Function, Ids, Link, MsixLayout, ResetKind, Retention};
 
 use crate::Effect;
-use crate::cxl_config::memory_link;
+use crate::cxl_config::{link_state, memory_link};
 use crate::endpoint::{Endpoint, EndpointConfig};
 
 /// Intel's vendor id with the device id that emulated expanders carry, so that existing scripts find ours.
@@ -77,6 +79,44 @@ pub struct Type3Config {
     pub decoders: usize,
     /// What its CDAT tells of its memory.
     pub performance: Performance,
+    /// Who has what of it.
+    pub part: Part,
+}
+
+/// Which part of a device the host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// One of several logical devices.
+    LogicalDevice {
+        /// How many there are.
+        count: u8,
+        /// Which it has.
+        own: u8,
+    },
+    /// What is at one of several heads.
+    Head {
+        /// How many there are.
+        count: u8,
+        /// Which it is at.
+        own: u8,
+    },
+}
+
+impl Part {
+    fn sharing(self, link: Link) -> Sharing {
+        match self {
+            Self::Whole => Sharing::None,
+            Self::LogicalDevice { count, own } => Sharing::LogicalDevices { count, own },
+            Self::Head { count, own } => Sharing::Heads {
+                count,
+                own,
+                link: link_state(link, Some(link)),
+            },
+        }
+    }
 }
 
 /// A memory expander.
@@ -106,6 +146,7 @@ impl Type3 {
             link,
             decoders,
             performance,
+            part,
         } = config;
         let mut device = DeviceRegisters::new(
             MemdevConfig {
@@ -114,6 +155,14 @@ impl Type3 {
                 partitionable,
                 lsa: labels,
                 nonvolatile,
+                identity: Identity {
+                    vendor: IDS.vendor,
+                    device: IDS.device,
+                    subsystem_vendor: IDS.subsystem_vendor,
+                    subsystem: IDS.subsystem,
+                    serial,
+                },
+                sharing: part.sharing(link),
                 firmware_revision: FIRMWARE_REVISION.into(),
                 mailbox_vector: MAILBOX_VECTOR,
                 event_vectors: EVENT_VECTORS,
@@ -124,6 +173,10 @@ impl Type3 {
         device.add_vendor_commands(&cxl::mailbox::vendor::EXPANDER)?;
         let capacity = device.memdev().capacity();
         let partition = device.memdev().partition();
+        let dvsec = match part {
+            Part::LogicalDevice { .. } => dvsec::device::logical_device(capacity)?,
+            Part::Whole | Part::Head { .. } => dvsec::device::memory_device(capacity)?,
+        };
         let mut endpoint = Endpoint::new(EndpointConfig {
             name,
             serial,
@@ -140,7 +193,7 @@ impl Type3 {
             msix: MSIX,
             link,
             protocols: memory_link(),
-            device: dvsec::device::memory_device(capacity)?,
+            device: dvsec,
             locked: dvsec::device::locked_writable(),
             further: &[dvsec::device::gpf(GPF_DURATION, 0)],
             role: Role::Endpoint { decoders, capacity },
@@ -232,6 +285,20 @@ impl Type3 {
     pub fn advance(&mut self, out: &mut Vec<Effect>) {
         self.device.advance(&mut self.scratch);
         self.drain(out);
+    }
+
+    /// Takes a message of the fabric manager's: see [`DeviceRegisters::receive`].
+    ///
+    /// # Errors
+    /// The return code that says why there is no answer.
+    pub fn receive(
+        &mut self,
+        message: &[u8],
+        out: &mut Vec<Effect>,
+    ) -> Result<Vec<u8>, ReturnCode> {
+        let answer = self.device.receive(message, &mut self.scratch);
+        self.drain(out);
+        answer
     }
 
     /// The label storage area.

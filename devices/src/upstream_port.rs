@@ -4,10 +4,12 @@
 //! It has the switch's HDM decoders, whose target lists name downstream ports by their port numbers; a commit shows in
 //! [`Effect::DecodersChanged`]. Its CDAT tells what the way through the switch costs.
 
+use cxl::cci::LinkState;
 use cxl::cdat::Performance;
 use cxl::component::ProtocolError;
 use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
 use cxl::hdm::DecoderSettings;
+use cxl::memdev::Clock;
 use cxl::{ComponentRegisters, Role};
 use pci::{
     Aer, Bar, ConfigSpace, DevicePortType, ExpressConfig, Function, Ids, Link, PciExpress,
@@ -16,7 +18,8 @@ use pci::{
 
 use crate::Effect;
 use crate::cdat::CdatMailbox;
-use crate::cxl_config::{add_dvsec, memory_link, report};
+use crate::cxl_config::{add_dvsec, link_state, memory_link, report};
+use crate::switch_cci::{SwitchCci, SwitchCciConfig};
 
 /// The ids that emulated CXL switches carry, so that existing scripts find ours.
 const IDS: Ids = Ids {
@@ -31,7 +34,7 @@ const IDS: Ids = Ids {
 /// The BAR with the component registers, as the register locator says.
 const COMPONENT_BAR: u8 = 0;
 /// The port number of the upstream link: no downstream port has it.
-const PORT_NUMBER: u8 = 0xff;
+pub(crate) const PORT_NUMBER: u8 = 0xff;
 /// Message number of the errors, which an upstream port reports with messages up its link.
 const NO_VECTOR: u8 = 0;
 
@@ -55,6 +58,10 @@ pub struct UpstreamPortConfig {
 /// The upstream port of a switch.
 pub struct UpstreamPort {
     name: String,
+    serial: Option<u64>,
+    /// The best its link can do.
+    most: Link,
+    decoders: usize,
     config: ConfigSpace,
     express: PciExpress,
     aer: Aer,
@@ -108,6 +115,9 @@ impl UpstreamPort {
         let cdat = CdatMailbox::new(&mut space, table);
         Ok(Self {
             name,
+            serial,
+            most: link,
+            decoders,
             config: space,
             express,
             aer,
@@ -125,6 +135,23 @@ impl UpstreamPort {
     /// Meets an error on CXL.cache or CXL.mem.
     pub fn protocol_error(&mut self, error: ProtocolError, out: &mut Vec<Effect>) {
         report(&mut self.component, &self.aer, &mut self.config, error, out);
+    }
+
+    /// Gives the switch a mailbox for a fabric manager, in function 1 beside this one. `clock` is for timestamps.
+    #[must_use]
+    pub fn add_cci(&mut self, clock: Clock) -> SwitchCci {
+        self.config.set_multi_function();
+        SwitchCci::new(SwitchCciConfig {
+            serial: self.serial,
+            link: self.most,
+            decoders: self.decoders,
+            clock,
+        })
+    }
+
+    /// The state of its link for a fabric manager.
+    pub(crate) fn link_state(&self) -> LinkState {
+        link_state(self.most, self.link())
     }
 
     /// The state of its upstream link.

@@ -10,6 +10,7 @@ mod device_registers;
 mod doe;
 mod input;
 mod mailbox;
+mod switch;
 mod type3;
 
 pub use component_registers::component_registers;

@@ -2,6 +2,7 @@ use pci::Function;
 
 use crate::MOST_EFFECTS;
 use crate::input::Input;
+use crate::switch::{self, Switch};
 use crate::type3::expander;
 
 /// The BAR with the device's registers, and the mailbox's registers in it.
@@ -20,70 +21,114 @@ const SETS: [u8; 9] = [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x43, 0x44, 0x48];
 /// More command sets, of which Identify, partitions and our vendor commands are.
 const MORE_SETS: [u8; 7] = [0x40, 0x41, 0x42, 0x45, 0x46, 0x00, 0xc0];
 
-fn read_u64(function: &mut devices::Type3, offset: u64) -> u64 {
-    let mut value = [0; 8];
-    function.bar_read(DEVICE_BAR, offset, &mut value, &mut Vec::new());
-    u64::from_le_bytes(value)
-}
+/// Reads eight bytes at an offset.
+type Read<'a> = &'a mut dyn FnMut(u64) -> u64;
 
 /// Where the capability array says that the mailbox is.
-fn mailbox_offset(function: &mut devices::Type3) -> u64 {
-    let count = read_u64(function, 0) >> 32 & 0xffff;
+fn mailbox_offset(read: Read<'_>) -> u64 {
+    let count = read(0) >> 32 & 0xffff;
     (1..=count)
         .map(|index| {
-            let low = read_u64(function, index * 0x10);
+            let low = read(index * 0x10);
             (low as u16, low >> 32)
         })
         .find_map(|(id, offset)| (id == PRIMARY_MAILBOX).then_some(offset))
         .expect("a mailbox")
 }
 
-/// Commands through the mailbox's doorbell: opcodes of the sets there are, payloads of any length and contents.
+/// Commands through a mailbox's doorbell, of an expander or of a switch above some: opcodes of the sets there are, payloads of
+/// any length and contents.
 pub fn mailbox(data: &[u8]) {
     let mut input = Input::new(data);
+    if input.u8().is_multiple_of(2) {
+        of_expander(&mut input);
+    } else {
+        of_switch(&mut input);
+    }
+}
+
+fn of_expander(input: &mut Input<'_>) {
     let mut function = expander();
-    let base = mailbox_offset(&mut function);
-    let mut effects = Vec::new();
+    let read = |function: &mut devices::Type3, offset| {
+        let mut value = [0; 8];
+        function.bar_read(DEVICE_BAR, offset, &mut value, &mut Vec::new());
+        u64::from_le_bytes(value)
+    };
+    let base = mailbox_offset(&mut |offset| read(&mut function, offset));
     while !input.is_empty() {
         let set = match input.u8() {
             wild @ 0xf0.. => wild,
             known @ 0x80.. => MORE_SETS[usize::from(known) % MORE_SETS.len()],
             known => SETS[usize::from(known) % SETS.len()],
         };
-        let opcode = u64::from(set) << 8 | u64::from(input.u8());
+        let opcode = u16::from(set) << 8 | u16::from(input.u8());
         let len = usize::from(input.u16() % 0x120);
-        // A length that is not the payload's, now and then.
-        let told = match input.u8() {
-            0 => input.u64() & 0x1f_ffff,
-            _ => len as u64,
-        };
+        let told = told_length(input, len);
         let payload = input.padded(len);
-        for (line, chunk) in (0..).zip(payload.chunks(8)) {
-            function.bar_write(DEVICE_BAR, base + PAYLOAD + line * 8, chunk, &mut effects);
-        }
-        let command = opcode | told << 16;
-        function.bar_write(
-            DEVICE_BAR,
-            base + COMMAND,
-            &command.to_le_bytes(),
-            &mut effects,
-        );
-        function.bar_write(
-            DEVICE_BAR,
-            base + CONTROL,
-            &1_u32.to_le_bytes(),
-            &mut effects,
-        );
-        let code = read_u64(&mut function, base + STATUS) >> 32 & 0xffff;
-        assert!(
-            code <= LAST_RETURN_CODE,
-            "opcode {opcode:#06x} returned {code:#x}"
-        );
-        assert!(
-            effects.len() < MOST_EFFECTS,
-            "opcode {opcode:#06x} has {} effects",
+        let effects = ring(base, opcode, told, &payload, &mut |offset, data| {
+            let mut effects = Vec::new();
+            function.bar_write(DEVICE_BAR, offset, data, &mut effects);
             effects.len()
-        );
-        effects.clear();
+        });
+        check(opcode, read(&mut function, base + STATUS), effects);
     }
+}
+
+fn of_switch(input: &mut Input<'_>) {
+    let mut switch = Switch::new();
+    let read = |switch: &mut Switch, offset| {
+        let mut value = [0; 8];
+        switch.read(offset, &mut value);
+        u64::from_le_bytes(value)
+    };
+    let base = mailbox_offset(&mut |offset| read(&mut switch, offset));
+    while !input.is_empty() {
+        let (opcode, payload) = switch::command(input);
+        let told = told_length(input, payload.len());
+        let effects = ring(base, opcode, told, &payload, &mut |offset, data| {
+            switch.write(offset, data)
+        });
+        assert_eq!(
+            read(&mut switch, base) >> 32 & 1,
+            0,
+            "the command has ended"
+        );
+        check(opcode, read(&mut switch, base + STATUS), effects);
+    }
+}
+
+/// A length that is not the payload's, now and then.
+fn told_length(input: &mut Input<'_>, len: usize) -> u64 {
+    match input.u8() {
+        0 => input.u64() & 0x1f_ffff,
+        _ => len as u64,
+    }
+}
+
+/// Puts a command into the registers and rings the doorbell; gives how many effects that has.
+fn ring(
+    base: u64,
+    opcode: u16,
+    told: u64,
+    payload: &[u8],
+    write: &mut dyn FnMut(u64, &[u8]) -> usize,
+) -> usize {
+    for (line, chunk) in (0..).zip(payload.chunks(8)) {
+        write(base + PAYLOAD + line * 8, chunk);
+    }
+    let command = u64::from(opcode) | told << 16;
+    write(base + COMMAND, &command.to_le_bytes());
+    write(base + CONTROL, &1_u32.to_le_bytes())
+}
+
+fn check(opcode: u16, status: u64, effects: usize) {
+    let code = status >> 32 & 0xffff;
+    assert!(
+        code <= LAST_RETURN_CODE,
+        "opcode {opcode:#06x} returned {code:#x}"
+    );
+    assert!(
+        effects < MOST_EFFECTS,
+        "opcode {opcode:#06x} has {effects} effects"
+    );
 }

@@ -1,11 +1,29 @@
 //! The device under test.
 
 use cxl::cdat::Performance;
-use devices::{Type3, Type3Config};
+use devices::{Part, Type3, Type3Config};
 use pci::{Link, LinkSpeed, LinkWidth};
+
+/// Every link here.
+pub const LINK: Link = Link {
+    speed: LinkSpeed::Gt32,
+    width: LinkWidth::X16,
+};
+/// What everything costs here.
+pub const PERFORMANCE: Performance = Performance {
+    read_latency: 150,
+    write_latency: 250,
+    read_bandwidth: 16.0,
+    write_bandwidth: 16.0,
+};
 
 /// An expander of 256 MiB volatile and 256 MiB persistent memory, with a label storage area of 4 KiB.
 pub fn expander() -> Type3 {
+    expander_of(Part::Whole)
+}
+
+/// The same, or such a part of a device.
+pub fn expander_of(part: Part) -> Type3 {
     let config = Type3Config {
         name: "mem0".into(),
         serial: 1,
@@ -14,17 +32,10 @@ pub fn expander() -> Type3 {
         partitionable: 256 << 20,
         labels: vec![0; 4096],
         nonvolatile: cxl::memdev::NonVolatile::default(),
-        link: Link {
-            speed: LinkSpeed::Gt32,
-            width: LinkWidth::X16,
-        },
+        link: LINK,
         decoders: 4,
-        performance: Performance {
-            read_latency: 150,
-            write_latency: 250,
-            read_bandwidth: 16.0,
-            write_bandwidth: 16.0,
-        },
+        performance: PERFORMANCE,
+        part,
     };
     Type3::new(config, Box::new(|| 0)).expect("a legal device")
 }

@@ -199,6 +199,9 @@ impl Board {
                 Effect::Alarm { after } => self.set_alarm(node, Duration::from_nanos(after)),
                 Effect::Error(message) => effects.extend(to_root_port(&mut state, node, message)),
                 Effect::Pci(pci::Effect::Msi(message)) => self.send(message),
+                Effect::SwitchCommand => {
+                    effects.extend(devices::run_switch_command(&mut state.hierarchy, node));
+                }
                 Effect::Accelerator(request) => state.accelerate(node, request),
                 Effect::Pci(effect) => {
                     bars_changed |= effect == pci::Effect::BarsChanged;

@@ -117,6 +117,7 @@ mod tests {
                 write_bandwidth: 32.0,
             },
             fault: None,
+            part: devices::Part::Whole,
         }
     }
 

@@ -57,6 +57,7 @@
 //! | `read_bandwidth`, `write_bandwidth` | of its memory, for CDAT | 32 |
 //! | **of a switch** | | |
 //! | `serial` | from 1 on, unique | none |
+//! | `mailbox_cci` | the switch's mailbox, by which the host manages it, is function 1 beside its upstream port | `false` |
 //! | `read_latency`, `write_latency` | of the way through the switch, for CDAT and `timing` | 70 |
 //! | `read_bandwidth`, `write_bandwidth` | of the way through the switch, for CDAT and `timing` | 64 |
 //! | `[[host_bridge.root_port.device.port]]` | downstream ports, 1 to 32; keys as those of a root port, and a `device` of its own | |
@@ -71,6 +72,8 @@
 //! | `lsa_size` | 128 KiB to 64 MiB | `"128KiB"` |
 //! | `shared` | other devices may have the same `backing` | `false` |
 //! | `fault` | how it fails from power-on: `"stuck-doorbell"`, `"mailbox-not-ready"`, `"media-not-ready"`, `"fatal"`, `"firmware-halt"` | it works |
+//! | `logical_devices`, `logical_device` | of how many (2 to 16) equal logical devices this host has which, from 0; the rest is not in this machine | it has one; 0 |
+//! | `heads`, `head` | at which of how many (2 to 16) heads of the device this host is, from 0 | it has one; 0 |
 //! | `read_latency`, `write_latency` | of the medium, for CDAT and `timing` | 150 |
 //! | `read_bandwidth`, `write_bandwidth` | of the medium, for CDAT and `timing` | 32 |
 //! | **`[[window]]`** | CXL fixed memory window | |

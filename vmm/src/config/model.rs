@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use cxl::device::Fault;
+use devices::Part;
 use pci::{LinkSpeed, LinkWidth};
 
 use super::timing::Timing;
@@ -196,6 +197,8 @@ pub struct Switch {
     pub decoders: usize,
     /// What the way from its upstream port to a downstream port costs.
     pub performance: Performance,
+    /// It has a function beside its upstream port with which the host manages it.
+    pub mailbox_cci: bool,
     /// 1 to 32 downstream ports, in the order of the file. Port `n` has device number and port number `n`.
     pub ports: Vec<Port>,
 }
@@ -225,6 +228,8 @@ pub struct Type3 {
     pub performance: Performance,
     /// It fails from power-on.
     pub fault: Option<Fault>,
+    /// Which part of a device that several hosts share this is.
+    pub part: Part,
 }
 
 impl Type3 {

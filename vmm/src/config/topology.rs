@@ -1,5 +1,7 @@
 //! The machine of a configuration, drawn as a tree: what `memu-vmm check` prints.
 
+use devices::Part;
+
 use super::drawing::Node;
 use super::model::{
     AcceleratorBackend, Arithmetic, Config, Device, HypervisorBit, Port, Region, Switch, Type2,
@@ -187,8 +189,17 @@ fn port_node(kind: &str, number: usize, port: &Port) -> Node {
 fn switch_node(switch: &Switch) -> Node {
     let ports = switch.ports.iter().enumerate();
     let serial = switch.serial.map(|serial| format!(", serial {serial:#x}"));
+    let mailbox = if switch.mailbox_cci {
+        ", with a mailbox"
+    } else {
+        ""
+    };
     Node::new(
-        format!("switch {}{}", switch.name, serial.unwrap_or_default()),
+        format!(
+            "switch {}{}{mailbox}",
+            switch.name,
+            serial.unwrap_or_default()
+        ),
         ports
             .map(|(number, port)| port_node("downstream port", number, port))
             .collect(),
@@ -227,6 +238,11 @@ fn type3_node(device: &Type3) -> Node {
                 labels.path.display()
             )
         }),
+        match device.part {
+            Part::Whole => None,
+            Part::LogicalDevice { count, own } => Some(format!("logical device {own} of {count}")),
+            Part::Head { count, own } => Some(format!("head {own} of {count}")),
+        },
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     Node::leaf(format!(

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use cxl::decode::{Cfmws, EndpointId};
 use cxl::hdm::{DecoderSettings, Destination};
+use cxl::memdev::Clock;
 use cxl::{ComponentRegisters, Granularity, Interleave, Role, Ways, XorMaps};
 use devices::{
     Device, DownstreamPort, DownstreamPortConfig, DownstreamPortKind, HostBridge, Type3,
@@ -267,8 +268,14 @@ fn plug(
             expanders.push((node, Expander { endpoint, labels }));
         }
         Some(config::Device::Switch(switch)) => {
-            let model = Device::UpstreamPort(Box::new(upstream_port(switch, link)?));
+            let mut model = upstream_port(switch, link)?;
+            let cci = switch.mailbox_cci.then(|| model.add_cci(clock()));
+            let model = Device::UpstreamPort(Box::new(model));
             let upstream = hierarchy.add(node, 0, 0, model).map_err(wiring)?;
+            if let Some(cci) = cci {
+                let model = Device::SwitchCci(Box::new(cci));
+                hierarchy.add(node, 0, 1, model).map_err(wiring)?;
+            }
             for (number, port) in (0..).zip(&switch.ports) {
                 let kind = DownstreamPortKind::Switch;
                 plug(
@@ -333,14 +340,9 @@ pub(super) fn expander(
         link,
         decoders: device.decoders,
         performance: cdat_performance(&device.performance),
+        part: device.part,
     };
-    // The clock that alarms go by, too: one that somebody sets would let a background command start and never end.
-    let (epoch, started) = (since_epoch(), Instant::now());
-    let now = move || {
-        let now = epoch.saturating_add(started.elapsed());
-        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-    };
-    let mut model = Type3::new(config, Box::new(now))?;
+    let mut model = Type3::new(config, clock())?;
     // Power-on itself counts dirty shutdowns and activates firmware.
     let now_remembered = model.memdev().nonvolatile();
     if now_remembered != remembered {
@@ -351,6 +353,15 @@ pub(super) fn expander(
     // Nobody has asked it for anything yet, so there is nothing to do.
     model.set_fault(device.fault, &mut Vec::new());
     Ok((model, file))
+}
+
+/// The clock of a device. Alarms go by it too: one that somebody sets would let a background command start and never end.
+fn clock() -> Clock {
+    let (epoch, started) = (since_epoch(), Instant::now());
+    Box::new(move || {
+        let now = epoch.saturating_add(started.elapsed());
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 /// The label storage area's bytes and its file, which is made if it is not there.

@@ -229,7 +229,7 @@ pub(super) fn component_name(device: &Device) -> Option<&str> {
         Device::UpstreamPort(switch) => Some(switch.name()),
         Device::Type2(device) => Some(device.name()),
         Device::Type3(device) => Some(device.name()),
-        Device::Host(_) | Device::Virtio(_) => None,
+        Device::Host(_) | Device::SwitchCci(_) | Device::Virtio(_) => None,
     }
 }
 

@@ -146,7 +146,7 @@ fn protocol_error(device: &mut Device, error: ProtocolError, out: &mut Vec<Effec
         Device::DownstreamPort(port) => port.protocol_error(error, out),
         Device::UpstreamPort(port) => port.protocol_error(error, out),
         // They have no CXL link, and no name to be called by.
-        Device::Host(_) | Device::Virtio(_) => {}
+        Device::Host(_) | Device::SwitchCci(_) | Device::Virtio(_) => {}
     }
 }
 

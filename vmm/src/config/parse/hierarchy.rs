@@ -1,6 +1,8 @@
 //! The `[[host_bridge]]` tables: host bridges, and the ports, switches and expanders below them.
 
 use cxl::device::Fault;
+use cxl::memdev::fabric::Sharing;
+use devices::Part;
 use pci::{LinkSpeed, LinkWidth};
 use toml::de::DeTable;
 
@@ -145,6 +147,7 @@ fn switch(section: &Section, report: &mut Report) -> Switch {
         serial: section.integer(report, "serial", (1, u64::MAX)),
         decoders: decoders(section, report),
         performance: performance(section, DEFAULT_SWITCH_PERFORMANCE, report),
+        mailbox_cci: section.boolean(report, "mailbox_cci").unwrap_or(false),
         ports: each(section, "port", report, port),
     }
 }
@@ -275,6 +278,64 @@ fn type3(section: &Section, report: &mut Report) -> Type3 {
         decoders: decoders(section, report),
         performance: performance(section, DEFAULT_PERFORMANCE, report),
         fault: section.choice(report, "fault", &Fault::NAMES),
+        part: part(section, report),
+    }
+}
+
+/// Which part of a shared device it is: one of so many logical devices, or what is at one of so many heads.
+fn part(section: &Section, report: &mut Report) -> Part {
+    let mut number = |key, range| {
+        let number = section.integer(report, key, range);
+        number.and_then(|number| u8::try_from(number).ok())
+    };
+    let most = u64::from(Sharing::MOST);
+    let logical_devices = number("logical_devices", (2, most));
+    let logical_device = number("logical_device", (0, most - 1));
+    let heads = number("heads", (2, most));
+    let head = number("head", (0, most - 1));
+    if logical_devices.is_some() && heads.is_some() {
+        report.error(
+            section.key("heads"),
+            "a device with several heads has one logical device at each",
+            "remove heads or logical_devices",
+        );
+    }
+    for (key, own, all, count) in [
+        (
+            "logical_device",
+            logical_device,
+            "logical_devices",
+            logical_devices,
+        ),
+        ("head", head, "heads", heads),
+    ] {
+        let Some(own) = own else {
+            continue;
+        };
+        if !section.has(all) {
+            report.error(
+                section.key(key),
+                format!("the device has one {key}"),
+                format!("remove it, or say how many there are with {all}"),
+            );
+        } else if count.is_some_and(|count| own >= count) {
+            report.error(
+                section.key(key),
+                format!("the device has no {key} {own}"),
+                "they are numbered from 0",
+            );
+        }
+    }
+    match (logical_devices, heads) {
+        (Some(count), _) => Part::LogicalDevice {
+            count,
+            own: logical_device.unwrap_or(0),
+        },
+        (None, Some(count)) => Part::Head {
+            count,
+            own: head.unwrap_or(0),
+        },
+        (None, None) => Part::Whole,
     }
 }
 

@@ -109,6 +109,7 @@ impl Reader {
             serial: None,
             decoders: DEFAULT_DECODERS,
             performance,
+            mailbox_cci: false,
         })
     }
 
@@ -143,6 +144,7 @@ impl Reader {
             decoders: DEFAULT_DECODERS,
             performance,
             fault: None,
+            part: devices::Part::Whole,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Switches: how they are written, what regions below them need, and which decoders the firmware programs.
 
+use devices::Part;
+
 use super::messages::expect;
 use super::*;
 
@@ -320,6 +322,65 @@ fn names_and_serial_numbers_are_unique_across_the_tree() {
             "host0.toml:16: host_bridge[0].root_port[0].device.port[0].device.serial: 0x1 is the serial number of host_bridge[0].root_port[0].device.serial too; choose another",
         ],
     );
+}
+
+/// An expander below a root port, with these lines more.
+fn expander_with(lines: &str) -> Tree {
+    let mut tree = Tree::new().bridge("hb0").expander(0, "m0");
+    tree.source += lines;
+    tree
+}
+
+#[test]
+fn a_switch_has_a_mailbox_and_an_expander_is_part_of_another_if_the_file_says_so() {
+    let part = |lines: &str| {
+        let config = expander_with(lines).parse();
+        let (_, device) = config.devices().next().unwrap();
+        device.part
+    };
+    assert_eq!(part(""), Part::Whole);
+    let logical = |count, own| Part::LogicalDevice { count, own };
+    assert_eq!(part("logical_devices = 16\n"), logical(16, 0));
+    let lines = "logical_devices = 2\nlogical_device = 1\n";
+    assert_eq!(part(lines), logical(2, 1));
+    let head = |count, own| Part::Head { count, own };
+    assert_eq!(part("heads = 4\n"), head(4, 0));
+    assert_eq!(part("heads = 4\nhead = 3\n"), head(4, 3));
+
+    let mailbox = |line: &str| {
+        let tree = Tree::new().bridge("hb0").port(0, |header, _| {
+            format!("{header}type = \"switch\"\nname = \"a\"\n{line}")
+        });
+        let config = tree.expander(1, "m0").parse();
+        let (_, switch) = config.switches().next().unwrap();
+        switch.mailbox_cci
+    };
+    assert!(!mailbox(""));
+    assert!(mailbox("mailbox_cci = true\n"));
+}
+
+#[test]
+fn a_part_that_there_is_not() {
+    for (lines, message) in [
+        (
+            "logical_devices = 4\nlogical_device = 4\n",
+            "host0.toml:13: host_bridge[0].root_port[0].device.logical_device: the device has no logical_device 4; they are numbered from 0",
+        ),
+        (
+            "head = 1\n",
+            "host0.toml:12: host_bridge[0].root_port[0].device.head: the device has one head; remove it, or say how many there are with heads",
+        ),
+        (
+            "heads = 1\n",
+            "host0.toml:12: host_bridge[0].root_port[0].device.heads: 1 is out of range; write a number from 2 to 16",
+        ),
+        (
+            "heads = 2\nlogical_devices = 2\n",
+            "host0.toml:12: host_bridge[0].root_port[0].device.heads: a device with several heads has one logical device at each; remove heads or logical_devices",
+        ),
+    ] {
+        expect(&expander_with(lines).source, &[message]);
+    }
 }
 
 #[test]
