@@ -2,6 +2,7 @@
 //!
 //! Every command prints one line of JSON per result, and exits with 0 only if what it checked held.
 
+mod fabric;
 mod gpu;
 mod insmod;
 mod mapping;
@@ -32,6 +33,7 @@ const USAGE: &str = "usage: memu-guest COMMAND
   avx [MIB]                          AVX2 copies, locked operations and XSAVE areas on memory
   numa-where                         the nodes of this program's own code, data, heap and stack
   on-node NODE COMMAND...            run a command of this program with code and data on NODE
+  fabric                             say what the switches with a mailbox have
   gpu-v1                             add vectors on an accelerator, by version 1 of its protocol
   poison                             say where a page is, wait for a line of input, load the page, expect SIGBUS
   villain CASE                       misuse the hardware on purpose
@@ -76,6 +78,7 @@ fn run(words: &[&str]) -> Result<bool> {
         ["avx"] => vector::exercise(16 << 20),
         ["avx", size] => vector::exercise(bytes(size)?),
         ["numa-where"] => node::report_own_pages(),
+        ["fabric"] => fabric::show(),
         ["gpu-v1"] => gpu::version_1(),
         ["poison"] => poison::meet(),
         ["villain", case] => villain::run(case).map(|()| true),

@@ -2,11 +2,11 @@
 
 use super::Test;
 use super::accelerator::without_taint;
-use super::boot::without_complaint;
+use super::boot::{lspci_is_content, without_complaint};
 use super::picture;
 use crate::accelerator::USER;
-use crate::guest::{Lab, Machine};
-use anyhow::{Context, Result};
+use crate::guest::{Lab, Machine, Outcome};
+use anyhow::{Context, Result, ensure};
 
 /// A test for each file of `vmm/examples`.
 macro_rules! examples {
@@ -50,6 +50,10 @@ fn boots(lab: &Lab, config: &str) -> Result<()> {
                    section kernels $kernels\n\
                    section unload rmmod cxl_type2_accel\n";
     }
+    let has_mailbox = config.contains("mailbox_cci = true");
+    if has_mailbox {
+        script += "section fabric memu-guest fabric\nsection lspci lspci -vvv -d ::0c0b\n";
+    }
     script += "section dmesg dmesg";
     let outcome = Machine::new(lab, system, "guest", config)
         .script(&script)
@@ -61,7 +65,37 @@ fn boots(lab: &Lab, config: &str) -> Result<()> {
             outcome.passed(section)?;
         }
     }
+    if has_mailbox {
+        a_fabric_manager_sees_its_switch(&outcome)?;
+    }
     without_complaint(&without_taint(outcome.passed("dmesg")?))
+}
+
+/// What `switches.toml` has of the switch with a mailbox: an expander of 512 MiB, and one that is a quarter of another.
+fn a_fabric_manager_sees_its_switch(outcome: &Outcome) -> Result<()> {
+    let fabric = outcome.passed("fabric")?;
+    let expected = [
+        r#"{"switch": 256, "upstream": 255, "ports": 3, "decoders": 10}"#,
+        r#"{"port": 0, "state": 3, "type": 4, "width": 8, "speed": 5, "serial": 1, "memory": 536870912, "of": 536870912}"#,
+        r#"{"port": 1, "state": 3, "type": 5, "width": 8, "speed": 5, "serial": 2, "memory": 536870912, "of": 2147483648}"#,
+        r#"{"port": 255, "state": 4, "type": 0, "width": 16, "speed": 5}"#,
+    ];
+    let lines: Vec<&str> = fabric.lines().map(str::trim).collect();
+    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    ensure!(lines == expected, "the fabric manager sees:\n{fabric}");
+    let lspci = outcome.passed("lspci")?;
+    lspci_is_content(lspci)?;
+    for part in [
+        "MSI-X: Enable-",
+        "Endpoint",
+        "BIR: bar0, ID: CXL device registers",
+    ] {
+        ensure!(
+            lspci.contains(part),
+            "lspci does not say {part:?}:\n{lspci}"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -408,11 +408,11 @@ fn check_draws_the_switches() {
         *"\
 ├── host bridge hb0, ACPI0016 UID 1
 │   ├── root port rp0, port number 0, 32GT/s x16
-│   │   └── switch sw0, serial 0x100
+│   │   └── switch sw0, serial 0x100, with a mailbox
 │   │       ├── downstream port dsp00, port number 0, 32GT/s x8
 │   │       │   └── type 3 mem0, serial 0x1: 512MiB volatile
 │   │       └── downstream port dsp01, port number 1, 32GT/s x8
-│   │           └── type 3 mem1, serial 0x2: 512MiB volatile
+│   │           └── type 3 mem1, serial 0x2: 512MiB volatile, logical device 1 of 4
 │   └── root port rp1, port number 1, 32GT/s x16
 │       └── switch sw1
 │           └── downstream port dsp10, port number 0, 32GT/s x16

@@ -1,0 +1,238 @@
+//! A fabric manager that asks the switches of this machine what they have, by their mailboxes (CXL 3.1 sections 7.6 and 8.2.8).
+//! No driver of the kernel's does: from sysfs alone.
+
+use crate::pci_sysfs::{Bar, Function};
+use anyhow::{Context, Result, bail, ensure};
+use std::time::{Duration, Instant};
+
+/// CXL fabric management host interface (PCI Code and ID Assignment Specification).
+const CLASS: u64 = 0x0c_0b00;
+/// DVSEC of the CXL Consortium with the register locator, and the block of device registers in it (section 8.1.9).
+const DVSEC: u64 = 0x23;
+const CXL: u64 = 0x1e98;
+const REGISTER_LOCATOR: u64 = 8;
+const DEVICE_REGISTERS: u64 = 3;
+/// The primary mailbox in the capability array (section 8.2.8.2.1), and its registers (section 8.2.8.4).
+const PRIMARY_MAILBOX: u64 = 2;
+const CONTROL: u64 = 0x04;
+const COMMAND: u64 = 0x08;
+const STATUS: u64 = 0x10;
+const PAYLOAD: u64 = 0x20;
+/// How long a command may take (section 8.2.8.4.4).
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Commands.
+const IDENTIFY: u16 = 0x0001;
+const IDENTIFY_MEMORY_DEVICE: u16 = 0x4000;
+const IDENTIFY_SWITCH: u16 = 0x5100;
+const PORT_STATE: u16 = 0x5101;
+const VIRTUAL_SWITCH_INFO: u16 = 0x5200;
+const TUNNEL: u16 = 0x5300;
+const LD_INFO: u16 = 0x5400;
+
+/// Types of devices behind a port (section 7.6.7.1.2).
+const SINGLE: u8 = 4;
+const SEVERAL: u8 = 5;
+/// A bridge of a virtual switch is bound to a logical device.
+const BOUND_LD: u8 = 3;
+
+/// A mailbox.
+struct Mailbox {
+    registers: Bar,
+    base: u64,
+}
+
+/// Where a function has its device registers.
+fn device_registers(function: &Function) -> Result<(usize, u64)> {
+    let mut at = 0x100;
+    while at != 0 {
+        let header = function.config_read(at, 4)?;
+        let (vendor, id) = (
+            function.config_read(at + 4, 2)?,
+            function.config_read(at + 8, 2)?,
+        );
+        if header & 0xffff == DVSEC && vendor == CXL && id == REGISTER_LOCATOR {
+            let len = function.config_read(at + 4, 4)? >> 20;
+            for entry in (at + 0xc..at + len).step_by(8) {
+                let low = function.config_read(entry, 4)?;
+                if low >> 8 & 0xff == DEVICE_REGISTERS {
+                    let offset = low & 0xffff_0000 | function.config_read(entry + 4, 4)? << 32;
+                    return Ok((usize::try_from(low & 7)?, offset));
+                }
+            }
+        }
+        at = header >> 20;
+    }
+    bail!("no register locator leads to device registers")
+}
+
+impl Mailbox {
+    fn of(function: &Function) -> Result<Self> {
+        function.unbind();
+        let (bar, block) = device_registers(function)?;
+        let registers = function.map_bar(bar)?;
+        let count = registers.read(block, 8) >> 32 & 0xffff;
+        let headers = (1..=count).map(|index| registers.read(block + 0x10 * index, 8));
+        let mailbox = headers
+            .into_iter()
+            .find(|header| header & 0xffff == PRIMARY_MAILBOX)
+            .context("no mailbox")?;
+        let base = block + (mailbox >> 32);
+        Ok(Self { registers, base })
+    }
+
+    /// Runs a command that succeeds.
+    fn run(&self, opcode: u16, input: &[u8]) -> Result<Vec<u8>> {
+        for (line, chunk) in (0..).zip(input.chunks(8)) {
+            let mut value = [0; 8];
+            value[..chunk.len()].copy_from_slice(chunk);
+            let at = self.base + PAYLOAD + 8 * line;
+            self.registers.write(at, 8, u64::from_le_bytes(value));
+        }
+        let command = u64::from(opcode) | (input.len() as u64) << 16;
+        self.registers.write(self.base + COMMAND, 8, command);
+        self.registers.write(self.base + CONTROL, 4, 1);
+        let begin = Instant::now();
+        while self.registers.read(self.base + CONTROL, 4) & 1 != 0 {
+            ensure!(begin.elapsed() < PATIENCE, "command {opcode:#06x} hangs");
+        }
+        let code = self.registers.read(self.base + STATUS, 8) >> 32 & 0xffff;
+        ensure!(code == 0, "command {opcode:#06x} returns {code:#x}");
+        let len = self.registers.read(self.base + COMMAND, 8) >> 16 & 0x1f_ffff;
+        let bytes = (0..len).map(|at| self.registers.read(self.base + PAYLOAD + at, 1));
+        Ok(bytes.map(|byte| byte as u8).collect())
+    }
+
+    /// Runs a command of what is behind a port, and, if `ld` is there, of that logical device of it.
+    fn ask(&self, port: u8, ld: Option<u8>, opcode: u16) -> Result<Vec<u8>> {
+        let mut message = request(opcode, &[]);
+        if let Some(ld) = ld {
+            message = request(TUNNEL, &tunnel(ld, &message));
+        }
+        let mut reply = self.run(TUNNEL, &tunnel(port, &message))?;
+        for _ in 0..=usize::from(ld.is_some()) {
+            reply = answer(reply.get(4..).context("a short answer")?)?;
+        }
+        Ok(reply)
+    }
+}
+
+/// A message that asks for a command (section 7.6.3).
+fn request(opcode: u16, payload: &[u8]) -> Vec<u8> {
+    let [low, high] = opcode.to_le_bytes();
+    let [len_low, len_high] = (payload.len() as u16).to_le_bytes();
+    let header = [0, 0, 0, low, high, len_low, len_high, 0, 0, 0, 0, 0];
+    [&header[..], payload].concat()
+}
+
+/// The payload of a message that answers, if the command has succeeded.
+fn answer(message: &[u8]) -> Result<Vec<u8>> {
+    let header = message.get(..12).context("a short message")?;
+    ensure!(header[0] & 0xf == 1, "no answer: {header:x?}");
+    let code = u16::from_le_bytes([header[8], header[9]]);
+    let opcode = u16::from_le_bytes([header[3], header[4]]);
+    ensure!(
+        code == 0,
+        "command {opcode:#06x} in a tunnel returns {code:#x}"
+    );
+    Ok(message[12..].to_vec())
+}
+
+/// The input payload of a tunnel.
+fn tunnel(number: u8, message: &[u8]) -> Vec<u8> {
+    let [low, high] = (message.len() as u16).to_le_bytes();
+    [&[number, 0, low, high][..], message].concat()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    let bytes = bytes.get(at..at + 8).context("a short payload")?;
+    Ok(u64::from_le_bytes(bytes.try_into()?))
+}
+
+/// Prints a line for each switch with a mailbox, and for each of its ports, with what is behind it.
+///
+/// # Errors
+/// There is no such switch, or it does not answer as the specification says.
+pub fn show() -> Result<bool> {
+    let mut found = false;
+    for function in Function::all()? {
+        if function.config_read(8, 4)? >> 8 == CLASS {
+            found = true;
+            show_switch(&Mailbox::of(&function)?)?;
+        }
+    }
+    ensure!(found, "no switch has a mailbox");
+    Ok(true)
+}
+
+fn show_switch(mailbox: &Mailbox) -> Result<()> {
+    let identity = mailbox.run(IDENTIFY, &[])?;
+    ensure!(identity.get(17) == Some(&0), "no switch: {identity:x?}");
+    let switch = mailbox.run(IDENTIFY_SWITCH, &[])?;
+    let [upstream, _, ports, ..] = switch[..] else {
+        bail!("a short identity");
+    };
+    println!(
+        r#"{{"switch": {}, "upstream": {upstream}, "ports": {ports}, "decoders": {}}}"#,
+        u64_at(&identity, 8)?,
+        switch.get(72).context("a short identity")?,
+    );
+    let is_active = |port: &u8| switch[4 + usize::from(port / 8)] >> (port % 8) & 1 != 0;
+    let active: Vec<u8> = (0..=255).filter(is_active).collect();
+    ensure!(
+        active.len() == usize::from(ports),
+        "{active:?} are not {ports}"
+    );
+    let request = [&[ports][..], &active].concat();
+    let states = mailbox.run(PORT_STATE, &request)?;
+    let bridges = mailbox.run(VIRTUAL_SWITCH_INFO, &[0, 0xff, 1, 0])?;
+    for state in states[4..].chunks_exact(16) {
+        show_port(mailbox, state, &bridges[8..])?;
+    }
+    Ok(())
+}
+
+fn show_port(mailbox: &Mailbox, state: &[u8], bridges: &[u8]) -> Result<()> {
+    let (port, kind, width, speed) = (state[0], state[4], state[7], state[10]);
+    let bound = bridges.chunks_exact(4).find(|bridge| bridge[1] == port);
+    let ld = bound.filter(|bridge| bridge[0] == BOUND_LD);
+    let ld = ld.map(|bridge| bridge[2]).filter(|_| kind == SEVERAL);
+    let behind = match kind {
+        SINGLE | SEVERAL => {
+            let identity = mailbox.ask(port, None, IDENTIFY)?;
+            let memory = mailbox.ask(port, ld, IDENTIFY_MEMORY_DEVICE)?;
+            let whole = match ld {
+                Some(_) => u64_at(&mailbox.ask(port, None, LD_INFO)?, 0)?,
+                None => u64_at(&memory, 0x10)? << 28,
+            };
+            format!(
+                r#", "serial": {}, "memory": {}, "of": {whole}"#,
+                u64_at(&identity, 8)?,
+                u64_at(&memory, 0x10)? << 28,
+            )
+        }
+        _ => String::new(),
+    };
+    let state = state[1] & 0xf;
+    println!(
+        r#"{{"port": {port}, "state": {state}, "type": {kind}, "width": {width}, "speed": {speed}{behind}}}"#
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_gives_its_payload_or_its_code() {
+        let mut message = request(0x4000, &[7]);
+        assert!(answer(&message).is_err(), "a request");
+        message[0] = 1;
+        assert_eq!(answer(&message).unwrap(), [7]);
+        message[8] = 2;
+        let error = answer(&message).unwrap_err().to_string();
+        assert_eq!(error, "command 0x4000 in a tunnel returns 0x2");
+        assert!(answer(&message[..11]).is_err());
+    }
+}
