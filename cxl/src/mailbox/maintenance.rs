@@ -54,10 +54,10 @@ impl BackgroundCommand for PerformMaintenance {
     fn start(
         memdev: &mut Memdev,
         MaintenanceRequest(request): MaintenanceRequest,
-        _: &mut Vec<Effect>,
+        effects: &mut Vec<Effect>,
     ) -> Result<Start<()>, ReturnCode> {
         let request = request.ok_or(ReturnCode::Unsupported)?;
-        let operation = memdev.perform_maintenance(request)?;
+        let operation = memdev.perform_maintenance(request, effects)?;
         Ok(operation.map_or(Start::Done(()), Start::Background))
     }
 }
@@ -83,9 +83,17 @@ mod tests {
         [&[2, subclass, flags][..], &[0; 13]].concat()
     }
 
+    /// A hard repair goes on in the background, a soft one is done at once.
     fn repair(bench: &mut Bench, request: &[u8]) {
-        bench.start(0x0600, request, TIME);
-        bench.finish(TIME, ReturnCode::Success);
+        let [class, subclass, flags, ..] = *request else {
+            panic!("class, subclass and flags")
+        };
+        if (class, subclass) == (1, 1) || class == 2 && flags & HARD != 0 {
+            bench.start(0x0600, request, TIME);
+            bench.finish(TIME, ReturnCode::Success);
+        } else {
+            assert_eq!(bench.run(0x0600, request), Ok(vec![]));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::poison::LINE;
 use crate::Effect;
 use crate::mailbox::ReturnCode;
 
-/// A repair takes so long, in ns.
+/// A repair for good takes so long, in ns; one until the next cold reset is an entry in a table, made at once.
 const TIME: u64 = 10_000_000;
 /// Spare parts of each kind.
 pub const SPARES: u8 = 4;
@@ -107,10 +107,11 @@ impl Memdev {
         SPARES.saturating_sub(used.saturating_add(*self.soft_spares_used.of(repair)))
     }
 
-    /// Perform Maintenance (section 8.2.9.7.1): what goes on in the background, or nothing for a query.
+    /// Perform Maintenance (section 8.2.9.7.1): what goes on in the background, if anything does.
     pub(crate) fn perform_maintenance(
         &mut self,
         request: RepairRequest,
+        effects: &mut Vec<Effect>,
     ) -> Result<Option<Operation>, ReturnCode> {
         if let Some(dpa) = request.dpa {
             self.check_lines(dpa - dpa % LINE, LINE)?;
@@ -118,10 +119,19 @@ impl Memdev {
         if self.spares_left(request.repair) == 0 {
             return Err(ReturnCode::ResourcesExhausted);
         }
-        Ok((!request.query).then_some(Operation {
-            duration: TIME,
-            work: Work::Repair(request),
-        }))
+        if request.query {
+            return Ok(None);
+        }
+        if request.hard {
+            return Ok(Some(Operation {
+                duration: TIME,
+                work: Work::Repair(request),
+            }));
+        }
+        match self.finish_repair(request, effects) {
+            ReturnCode::Success => Ok(None),
+            code => Err(code),
+        }
     }
 
     /// Puts a spare part in the place of what is bad.
