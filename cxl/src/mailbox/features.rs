@@ -211,6 +211,7 @@ mod tests {
 
     const SCRUB: u128 = 0x96dad7d6_fde8_482b_a733_75774e06db8a;
     const ECS: u128 = 0xe5b13f22_2328_4a14_b8ba_b9691e893386;
+    const TAG: u128 = 0x0b49e493_eba4_4bdf_8b5a_3ed6b97fe5a1;
 
     impl Bench {
         fn get_feature(
@@ -254,16 +255,16 @@ mod tests {
     fn all_features_are_listed_with_their_sizes() {
         let mut bench = bench();
         let list = supported(&mut bench, 2048, 0).unwrap();
-        assert_eq!(list[..8], [8, 0, 8, 0, 0, 0, 0, 0]);
+        assert_eq!(list[..8], [9, 0, 9, 0, 0, 0, 0, 0]);
         let sizes: Vec<[u8; 4]> = list[8..]
             .chunks(48)
             .map(|entry| [entry[16], entry[18], entry[20], entry[22]])
             .collect();
         // Index, size to get, size to set, attributes: changeable, kept over a cold reset and a firmware update, with
         // default and saved values.
-        let expected = [4, 9, 20, 20, 19, 19, 19, 19]
+        let expected = [4, 9, 20, 20, 19, 19, 19, 19, 16]
             .into_iter()
-            .zip([2, 5, 3, 3, 2, 2, 2, 2]);
+            .zip([2, 5, 3, 3, 2, 2, 2, 2, 16]);
         let expected = (0..)
             .zip(expected)
             .map(|(n, (get, set))| [n, get, set, 0x79]);
@@ -271,7 +272,7 @@ mod tests {
         // As many as there is room for, from the sixth on.
         let part = supported(&mut bench, 8 + 48 + 47, 5).unwrap();
         assert_eq!((part.len(), part[0], part[8 + 16]), (8 + 48, 1, 5));
-        for (count, start) in [(7, 0), (2048, 8)] {
+        for (count, start) in [(7, 0), (2048, 9)] {
             let refused = Err(ReturnCode::InvalidInput);
             assert_eq!(supported(&mut bench, count, start), refused);
         }
@@ -311,6 +312,18 @@ mod tests {
         assert_eq!(bench.set_feature(ECS, FULL, 0, &values), None);
         let read = vec![1, 0, 0b0_1101, 0, 0, 0, 0b0_0100, 0, 0];
         assert_eq!(bench.get_feature(ECS, 9, CURRENT), Ok(read));
+    }
+
+    #[test]
+    fn an_asset_tag_is_any_sixteen_bytes() {
+        let mut bench = bench();
+        assert_eq!(bench.get_feature(TAG, 16, CURRENT), Ok(vec![0; 16]));
+        let tag: Vec<u8> = (0xf0..=0xff).collect();
+        assert_eq!(bench.set_feature(TAG, FULL | SAVE, 0, &tag), None);
+        bench.memdev.power_cycle();
+        assert_eq!(bench.get_feature(TAG, 16, CURRENT), Ok(tag.clone()));
+        let refused = Some(ReturnCode::InvalidInput);
+        assert_eq!(bench.set_feature(TAG, FULL, 0, &tag[..15]), refused);
     }
 
     #[test]

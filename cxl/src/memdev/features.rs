@@ -32,16 +32,20 @@ pub enum Feature {
     BankSparing,
     /// Memory sparing of ranks.
     RankSparing,
+    /// A vendor's feature, and the only one that Linux leaves to programs: 16 bytes that mean nothing to the device.
+    AssetTag,
 }
 
 /// Field replaceable units with an error check scrub of their own.
 const MEDIA_UNITS: usize = 2;
+/// Bytes of the asset tag.
+const ASSET_TAG: usize = 16;
 /// A patrol scrub takes at least so many hours.
 const LEAST_SCRUB_HOURS: u8 = 1;
 
 impl Feature {
     /// All of them, by index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PatrolScrub,
         Self::ErrorCheckScrub,
         Self::SoftPpr,
@@ -50,6 +54,7 @@ impl Feature {
         Self::RowSparing,
         Self::BankSparing,
         Self::RankSparing,
+        Self::AssetTag,
     ];
     /// The only version of all of them, to get and to set.
     pub(crate) const VERSION: u8 = 1;
@@ -75,6 +80,7 @@ impl Feature {
             Self::RowSparing => 0x450ebf67_b135_4f97_a498_c2d57f279bed,
             Self::BankSparing => 0x78b79636_90ac_4b64_a4ef_faac5d18a863,
             Self::RankSparing => 0x34dbaff5_0552_4281_8f76_da0b5e7a76a7,
+            Self::AssetTag => 0x0b49e493_eba4_4bdf_8b5a_3ed6b97fe5a1,
         }
         .to_be_bytes()
     }
@@ -82,7 +88,7 @@ impl Feature {
     /// The maintenance that it is about.
     fn repair(self) -> Option<Repair> {
         match self {
-            Self::PatrolScrub | Self::ErrorCheckScrub => None,
+            Self::PatrolScrub | Self::ErrorCheckScrub | Self::AssetTag => None,
             Self::SoftPpr => Some(Repair::SoftPpr),
             Self::HardPpr => Some(Repair::HardPpr),
             Self::CachelineSparing => Some(Repair::CachelineSparing),
@@ -104,6 +110,7 @@ impl Feature {
             Self::CachelineSparing | Self::RowSparing | Self::BankSparing | Self::RankSparing => {
                 vec![0; 2]
             }
+            Self::AssetTag => vec![0; ASSET_TAG],
         }
     }
 
@@ -126,6 +133,7 @@ impl Feature {
                 };
                 *log <= ecs::LOG_PER_UNIT && units.chunks(2).all(is_valid)
             }
+            (Self::AssetTag, _) => true,
             // The device initiates no repair of its own.
             (_, modes) => modes.iter().all(|byte| *byte == 0),
         }
@@ -156,6 +164,7 @@ impl Feature {
                 }
                 readable
             }
+            (Self::AssetTag, tag) => tag.to_vec(),
             _ => self.repair().map_or(Vec::new(), Repair::readable),
         }
     }
