@@ -10,6 +10,7 @@
 //! | [`component`], [`hdm`] | the 64 KiB component register block and its HDM decoders |
 //! | [`device`], [`mailbox`], [`event`] | the memory device's register block, its commands and event logs |
 //! | [`cci`] | what a fabric manager asks of switches, and of devices that several hosts share |
+//! | [`cpmu`] | the performance monitoring unit |
 //! | [`interleave`], [`decode`] | address arithmetic, and from committed decoders to mapped ranges |
 //! | [`media`] | where the bytes of a device's address space live |
 //! | [`coherence`] | who holds a line of memory that a Type 2 device shares with its host |
@@ -20,6 +21,7 @@ pub mod cci;
 pub mod cdat;
 pub mod coherence;
 pub mod component;
+pub mod cpmu;
 pub mod decode;
 pub mod device;
 pub mod dvsec;
@@ -34,6 +36,7 @@ pub mod memdev;
 mod register;
 
 pub use component::{ComponentRegisters, Role};
+pub use cpmu::Cpmu;
 pub use device::DeviceRegisters;
 pub use effect::Effect;
 pub use error::Error;

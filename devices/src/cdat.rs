@@ -22,11 +22,16 @@ impl CdatMailbox {
         }
     }
 
-    /// Follows a write to the configuration space.
-    pub(crate) fn written(&mut self, config: &mut ConfigSpace, written: &Written) {
+    /// Follows a write to the configuration space; true if it asked for a part of the table and got it.
+    pub(crate) fn written(&mut self, config: &mut ConfigSpace, written: &Written) -> bool {
         let table = &self.table;
-        self.mailbox
-            .written(config, written, |_, request| table.respond(request));
+        let mut answered = false;
+        self.mailbox.written(config, written, |_, request| {
+            let response = table.respond(request);
+            answered = response.is_some();
+            response
+        });
+        answered
     }
 
     /// Back to reset. To be called after [`ConfigSpace::reset`].

@@ -61,6 +61,8 @@ pub(crate) struct EndpointWrite {
     pub written: Written,
     /// It starts a function level reset.
     pub resets: bool,
+    /// It made the CDAT mailbox answer.
+    pub answered: bool,
 }
 
 impl Endpoint {
@@ -159,7 +161,7 @@ impl Endpoint {
         let enabled = self.control().mem_enable();
         let written = self.config.write(offset, data, out)?;
         self.msix.written(&self.config, &written, out);
-        self.cdat.written(&mut self.config, &written);
+        let answered = self.cdat.written(&mut self.config, &written);
         if written.raised(self.dvsec_at(LOCK_OFFSET), CONFIG_LOCK) {
             self.config.set_writable(self.dvsec, &self.locked);
         }
@@ -170,6 +172,7 @@ impl Endpoint {
         Some(EndpointWrite {
             written,
             resets: event == Some(ExpressEvent::FunctionLevelReset),
+            answered,
         })
     }
 

@@ -12,7 +12,7 @@ use crate::{Device, Effect, HostBridge};
 /// Accesses in each case; with 64 cases, over 16,000 a property.
 const ACCESSES: usize = 256;
 const CASES: u32 = 64;
-/// The expander's BAR with vectors and pending bits.
+/// The expander's BAR with counters, vectors and pending bits.
 const MSIX_BAR: u8 = 4;
 
 #[derive(Clone, Debug)]
@@ -46,13 +46,15 @@ fn register() -> impl Strategy<Value = u16> {
     ]
 }
 
-/// Where decoders, mailbox, MSI-X vectors and pending bits are, more often than the rest.
+/// Where decoders, mailbox, counters, MSI-X vectors and pending bits are, more often than the rest.
 fn bar_offset() -> impl Strategy<Value = u64> {
     prop_oneof![
         (0x1100..0x1300_u64).prop_map(|at| at & !3),
         (0x100..0x140_u64).prop_map(|at| at & !3),
         (0..0x100_u64).prop_map(|at| at & !3),
-        (0x800..0x808_u64),
+        (0x200..0x240_u64).prop_map(|at| at & !7),
+        (0xc00..0xc40_u64).prop_map(|at| at & !7),
+        (0x1800..0x1808_u64),
         any::<u64>()
     ]
 }
@@ -70,7 +72,7 @@ fn access() -> impl Strategy<Value = Access> {
     ]
 }
 
-/// The registers that a write to a BAR has no business with. The pending bits are the device's to set at any time.
+/// The registers that a write to a BAR has no business with. Counters and pending bits are the device's to change at any time.
 fn elsewhere<F: Function<Effect = Effect>>(probe: &mut Probe<F>, bar: u8) -> Image {
     let mut image = probe.registers();
     for own in [bar, MSIX_BAR].map(usize::from) {

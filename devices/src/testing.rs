@@ -36,6 +36,7 @@ pub fn expander_config() -> Type3Config {
             write_bandwidth: 12.8,
         },
         part: Part::Whole,
+        counts_reads: true,
     }
 }
 

@@ -6,6 +6,7 @@
 use cxl::cci::Identity;
 use cxl::cdat::Performance;
 use cxl::component::ProtocolError;
+use cxl::cpmu::{CpmuConfig, Happened, VendorEvent};
 use cxl::device::Fault;
 use cxl::dvsec::device::{
     CONTROL_OFFSET, CONTROL2_OFFSET, CxlControl2, CxlStatus, CxlStatus2, GpfTimeout, STATUS_OFFSET,
@@ -19,7 +20,7 @@ use cxl::memdev::fabric::Sharing;
 use cxl::memdev::health::HealthInfo;
 use cxl::memdev::poison::PoisonSource;
 use cxl::memdev::{Clock, Memdev, MemdevConfig, NonVolatile};
-use cxl::{ComponentRegisters, DeviceRegisters, Role};
+use cxl::{ComponentRegisters, Cpmu, DeviceRegisters, Role};
 use pci::{Bar, ConfigSpace, Function, Ids, Link, MsixLayout, ResetKind, Retention};
 
 use crate::Effect;
@@ -36,21 +37,22 @@ const IDS: Ids = Ids {
     subsystem: 0x1100,
 };
 
-/// BARs: component registers, device registers, and the interrupt vectors.
+/// BARs: component registers, device registers, and the CPMU with the interrupt vectors behind it.
 const COMPONENT_BAR: u8 = 0;
 const DEVICE_BAR: u8 = 2;
-const MSIX_BAR: u8 = 4;
-/// Room for the vectors and their pending bits.
-const MSIX_BAR_SIZE: u64 = 0x1000;
+const CPMU_BAR: u8 = 4;
+/// Room for the vectors and their pending bits, in a page of their own.
+const MSIX_SIZE: u64 = 0x1000;
 const MSIX: MsixLayout = MsixLayout {
-    bar: MSIX_BAR,
-    table_offset: 0,
-    pba_offset: 0x800,
+    bar: CPMU_BAR,
+    table_offset: Cpmu::SIZE as u32,
+    pba_offset: Cpmu::SIZE as u32 + 0x800,
     vectors: 16,
 };
-/// Message numbers of the mailbox, and of the informational, warning, failure and fatal event logs.
+/// Message numbers of the mailbox, of the informational, warning, failure and fatal event logs, and of the CPMU.
 const MAILBOX_VECTOR: u8 = 0;
 const EVENT_VECTORS: [u8; 4] = [1, 2, 3, 4];
+const CPMU_VECTOR: u8 = 5;
 /// What the device tells of its firmware.
 const FIRMWARE_REVISION: &str = concat!("MEMU ", env!("CARGO_PKG_VERSION"));
 /// A persistent flush of what is in flight: 1 s at most; the media is the host's memory and needs no power of its own.
@@ -81,6 +83,8 @@ pub struct Type3Config {
     pub performance: Performance,
     /// Who has what of it.
     pub part: Part,
+    /// Somebody calls [`Type3::count_reads`]: its CPMU counts the lines that the host reads.
+    pub counts_reads: bool,
 }
 
 /// Which part of a device the host has.
@@ -125,6 +129,11 @@ pub struct Type3 {
     /// It has gone viral, and gives the host none of its memory until a reset.
     viral: bool,
     device: DeviceRegisters,
+    cpmu: Cpmu,
+    /// What the CPMU is still to be told.
+    happened: Happened,
+    /// How many of the mailbox's commands it has been told of.
+    commands: u64,
     /// Effects of the CXL models, before they are turned into ours.
     scratch: Vec<cxl::Effect>,
 }
@@ -147,6 +156,7 @@ impl Type3 {
             decoders,
             performance,
             part,
+            counts_reads,
         } = config;
         let mut device = DeviceRegisters::new(
             MemdevConfig {
@@ -184,11 +194,12 @@ impl Type3 {
             bars: &[
                 (COMPONENT_BAR, Bar::memory64(ComponentRegisters::SIZE)),
                 (DEVICE_BAR, Bar::memory64(DeviceRegisters::SIZE)),
-                (MSIX_BAR, Bar::memory64(MSIX_BAR_SIZE)),
+                (CPMU_BAR, Bar::memory64(Cpmu::SIZE + MSIX_SIZE)),
             ],
             blocks: &[
                 (RegisterBlockId::Component, COMPONENT_BAR),
                 (RegisterBlockId::Device, DEVICE_BAR),
+                (RegisterBlockId::Cpmu, CPMU_BAR),
             ],
             msix: MSIX,
             link,
@@ -201,10 +212,19 @@ impl Type3 {
         })?;
         // RW1CS: software reads after the reset why it had to make it.
         endpoint.retain_dvsec_u16(STATUS_OFFSET, Retention::Sticky);
+        let counters = CpmuConfig {
+            vector: CPMU_VECTOR,
+            vendor: IDS.vendor,
+            counts_reads,
+        };
+        let cpmu = Cpmu::new(counters, device.memdev().now());
         Ok(Self {
             endpoint,
             viral: false,
             device,
+            cpmu,
+            happened: Happened::default(),
+            commands: 0,
             scratch: Vec::new(),
         })
     }
@@ -281,9 +301,11 @@ impl Type3 {
         self.device.fault()
     }
 
-    /// Ends what the device does in the background, if its time has passed: see [`Effect::Alarm`].
+    /// Ends what the device does in the background, if its time has passed, and looks after counters of time: see
+    /// [`Effect::Alarm`].
     pub fn advance(&mut self, out: &mut Vec<Effect>) {
         self.device.advance(&mut self.scratch);
+        self.cpmu.advance(self.now(), &mut self.scratch);
         self.drain(out);
     }
 
@@ -299,6 +321,16 @@ impl Type3 {
         let answer = self.device.receive(message, &mut self.scratch);
         self.drain(out);
         answer
+    }
+
+    /// The host has read so many lines of its memory since the last call: see [`Cpmu::count_reads`].
+    pub fn count_reads(&mut self, lines: u64, out: &mut Vec<Effect>) {
+        self.cpmu.count_reads(lines, self.now(), &mut self.scratch);
+        self.drain(out);
+    }
+
+    fn now(&self) -> u64 {
+        self.memdev().now()
     }
 
     /// The label storage area.
@@ -400,8 +432,21 @@ impl Type3 {
         self.endpoint.set_dvsec_u16(STATUS2_OFFSET, status2);
     }
 
-    /// Turns what the CXL models ask for into effects of this function.
+    /// Turns what the CXL models ask for into effects of this function, and tells the CPMU what has happened.
     fn drain(&mut self, out: &mut Vec<Effect>) {
+        self.pass_on(out);
+        let commands = self.device.commands();
+        let ran = commands.saturating_sub(self.commands);
+        self.commands = commands;
+        self.happened.add(VendorEvent::MailboxCommand, ran);
+        if !self.happened.is_empty() {
+            let happened = std::mem::take(&mut self.happened);
+            self.cpmu.happened(&happened, self.now(), &mut self.scratch);
+            self.pass_on(out);
+        }
+    }
+
+    fn pass_on(&mut self, out: &mut Vec<Effect>) {
         for effect in self.scratch.drain(..) {
             match effect {
                 cxl::Effect::DecoderCommitted { .. }
@@ -409,6 +454,9 @@ impl Type3 {
                 | cxl::Effect::DecodersEnabled(_)
                 | cxl::Effect::AccessChanged => out.push(Effect::DecodersChanged),
                 cxl::Effect::Interrupt { vector } => {
+                    if vector != CPMU_VECTOR {
+                        self.happened.add(VendorEvent::Interrupt, 1);
+                    }
                     let message = self.endpoint.msix.trigger(u16::from(vector));
                     out.extend(message.map(|message| pci::Effect::Msi(message).into()));
                 }
@@ -429,6 +477,11 @@ impl Type3 {
     }
 }
 
+/// Whether the CPMU is there.
+fn is_cpmu(bar: u8, offset: u64) -> bool {
+    bar == CPMU_BAR && offset < Cpmu::SIZE
+}
+
 impl Function for Type3 {
     type Effect = Effect;
 
@@ -440,6 +493,10 @@ impl Function for Type3 {
         let Some(write) = self.endpoint.config_write(offset, data, out) else {
             return;
         };
+        self.happened.add(VendorEvent::ConfigurationWrite, 1);
+        let answered = u64::from(write.answered);
+        self.happened.add(VendorEvent::DataObject, answered);
+        self.drain(out);
         if write.resets {
             self.reset(ResetKind::FunctionLevel, out);
         }
@@ -449,31 +506,45 @@ impl Function for Type3 {
         }
     }
 
-    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8], _: &mut Vec<Effect>) {
+    fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8], out: &mut Vec<Effect>) {
+        if is_cpmu(bar, offset) {
+            let now = self.now();
+            self.cpmu.read(offset, data, now, &mut self.scratch);
+            return self.drain(out);
+        }
         match bar {
             COMPONENT_BAR => self.endpoint.component.read(offset, data),
             DEVICE_BAR => self.device.read(offset, data),
-            MSIX_BAR => self.endpoint.msix.bar_read(offset, data),
+            CPMU_BAR => self.endpoint.msix.bar_read(offset, data),
             _ => data.fill(0),
         }
+        self.happened.add(VendorEvent::RegisterRead, 1);
+        self.drain(out);
     }
 
     fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8], out: &mut Vec<Effect>) {
+        if is_cpmu(bar, offset) {
+            let now = self.now();
+            self.cpmu.write(offset, data, now, &mut self.scratch);
+            return self.drain(out);
+        }
         match bar {
             COMPONENT_BAR => self
                 .endpoint
                 .component
                 .write(offset, data, &mut self.scratch),
             DEVICE_BAR => self.device.write(offset, data, &mut self.scratch),
-            MSIX_BAR => self.endpoint.msix.bar_write(offset, data, out),
+            CPMU_BAR => self.endpoint.msix.bar_write(offset, data, out),
             _ => {}
         }
+        self.happened.add(VendorEvent::RegisterWrite, 1);
         self.drain(out);
     }
 
     /// A function level reset is one of CXL.io alone (section 9.5): the decoders stay, and the host's loads go on. Any other reset takes the device's memory out of the host's address space.
     fn reset(&mut self, kind: ResetKind, out: &mut Vec<Effect>) {
         self.endpoint.reset(kind, out);
+        self.cpmu.reset(self.now());
         if kind == ResetKind::FunctionLevel {
             self.device.reset_mailbox();
         } else {

@@ -5,10 +5,12 @@ use pci::{Function, MsiMessage, ResetKind, spec};
 use crate::Type3;
 use crate::testing::{Asked, LABELS, MIB, Probe, expander, expander_config};
 
-/// BARs of the component and the device registers.
+/// BARs of the component registers, the device registers and the CPMU.
 const COMPONENT: u8 = 0;
 const DEVICE: u8 = 2;
-const MSIX: u8 = 4;
+const COUNTERS: u8 = 4;
+/// Vectors and their pending bits, behind the counters.
+const VECTORS: u64 = 0x1000;
 
 /// The HDM decoder structure in the component registers, and its global control register.
 const GLOBAL_CONTROL: u64 = 0x1204;
@@ -95,14 +97,19 @@ fn the_dvsec_tells_its_capacity_and_that_it_is_active() {
 }
 
 #[test]
-fn the_register_locator_leads_to_component_and_device_registers() {
+fn the_register_locator_leads_to_component_device_and_cpmu_registers() {
     let mut device = probe();
-    assert_eq!(device.register_blocks(), [(1, COMPONENT), (3, DEVICE)]);
-    // The CXL capability header, with three structures; the device capabilities array, with three as well.
+    assert_eq!(
+        device.register_blocks(),
+        [(1, COMPONENT), (3, DEVICE), (4, COUNTERS)]
+    );
+    // The CXL capability header, with three structures; the device capabilities array, with three as well; the CPMU's version.
     assert_eq!(device.bar_u32(COMPONENT, 0x1000), 0x0311_0001);
     assert_eq!(device.bar_u64(DEVICE, 0), 0x0000_0003_0101_0000);
+    assert_eq!(device.bar_u64(COUNTERS, 0) >> 60, 1);
     assert_eq!(device.bar_size(COMPONENT), 64 << 10);
     assert_eq!(device.bar_size(DEVICE), 4 << 10);
+    assert_eq!(device.bar_size(COUNTERS), 8 << 10);
 }
 
 #[test]
@@ -281,7 +288,7 @@ fn d3hot_hides_the_registers_and_keeps_their_state() {
 
     device.set_config_u16(power, D3HOT);
     assert!(device.asked().bars_changed);
-    for bar in [COMPONENT, DEVICE, MSIX] {
+    for bar in [COMPONENT, DEVICE, COUNTERS] {
         assert_eq!(device.function.config().bar(bar), None, "BAR {bar}");
     }
     assert_eq!(device.config_u16(power), NO_SOFT_RESET | D3HOT);
@@ -342,11 +349,17 @@ const MESSAGE: MsiMessage = MsiMessage {
     data: 0x41,
 };
 
+/// Programs a vector.
+fn set_vector(device: &mut Probe<Type3>, vector: u64, message: MsiMessage) {
+    let entry = VECTORS + 16 * vector;
+    device.set_bar_u64(COUNTERS, entry, message.address);
+    device.set_bar_u32(COUNTERS, entry + 8, message.data);
+    device.set_bar_u32(COUNTERS, entry + 12, 0);
+}
+
 /// Programs vector 0 and turns MSI-X on.
 fn enable_msix(device: &mut Probe<Type3>) {
-    device.set_bar_u64(MSIX, 0, MESSAGE.address);
-    device.set_bar_u32(MSIX, 8, MESSAGE.data);
-    device.set_bar_u32(MSIX, 12, 0);
+    set_vector(device, 0, MESSAGE);
     device.set_config_u16(
         spec::header::COMMAND,
         spec::command::MEMORY_SPACE | spec::command::BUS_MASTER,
@@ -375,14 +388,102 @@ fn the_mailbox_interrupts_through_msix() {
 
 #[test]
 fn an_interrupt_waits_until_msix_is_enabled() {
-    const PENDING: u64 = 0x800;
+    const PENDING: u64 = VECTORS + 0x800;
     let mut device = probe();
     ring(&mut device, IDENTIFY, &[], DOORBELL | DOORBELL_INTERRUPT);
     assert_eq!(device.asked(), Asked::default());
-    assert_eq!(device.bar_u64(MSIX, PENDING), 1);
+    assert_eq!(device.bar_u64(COUNTERS, PENDING), 1);
     enable_msix(&mut device);
     assert_eq!(device.asked().messages, [MESSAGE]);
-    assert_eq!(device.bar_u64(MSIX, PENDING), 0);
+    assert_eq!(device.bar_u64(COUNTERS, PENDING), 0);
+}
+
+/// Registers of the CPMU (section 8.2.7).
+const COUNTER_CONFIGURATION: u64 = 0x200;
+const COUNTER_DATA: u64 = 0xc00;
+const COUNTER_ENABLE: u64 = 1 << 8;
+const INTERRUPT_ON_OVERFLOW: u64 = 1 << 9;
+/// Counters of the expander's CPMU: clock ticks, MemRd, MemData, then four configurable ones.
+const FIRST_FREE: u64 = 3;
+
+/// Lets a counter count some events of the vendor's group.
+fn count(device: &mut Probe<Type3>, counter: u64, events: u64, more: u64) {
+    let configuration = events << 24 | COUNTER_ENABLE | more;
+    device.set_bar_u64(COUNTERS, COUNTER_CONFIGURATION + 8 * counter, configuration);
+}
+
+#[test]
+fn counters_count_what_the_driver_does_but_not_that_it_looks_at_them() {
+    const EVENTS: [(&str, u64); 6] = [
+        ("mailbox commands", 1),
+        ("register reads", 2),
+        ("register writes", 3),
+        ("configuration writes", 1),
+        ("CDAT requests", 0),
+        ("interrupts", 1),
+    ];
+    // The doorbell rings once: payload, command and control are written, control and status read.
+    for (event, (name, expected)) in (0..).zip(EVENTS) {
+        let mut device = probe();
+        count(&mut device, FIRST_FREE, 1 << event, 0);
+        device.set_config_u16(spec::header::COMMAND, spec::command::MEMORY_SPACE);
+        ring(
+            &mut device,
+            IDENTIFY,
+            &[0; 4],
+            DOORBELL | DOORBELL_INTERRUPT,
+        );
+        let data = COUNTER_DATA + 8 * FIRST_FREE;
+        assert_eq!(device.bar_u64(COUNTERS, data), expected, "{name}");
+        assert_eq!(device.bar_u64(COUNTERS, data), expected, "{name}, again");
+    }
+    let mut device = probe();
+    count(&mut device, FIRST_FREE, 1 << 4, 0);
+    let table = device.cdat();
+    assert!(!table.is_empty());
+    let requests = device.bar_u64(COUNTERS, COUNTER_DATA + 8 * FIRST_FREE);
+    assert!(requests > 1, "an entry each: {requests}");
+}
+
+#[test]
+fn a_counter_that_overflows_interrupts_by_its_own_vector() {
+    let overflow = MsiMessage {
+        address: 0xfee0_1000,
+        data: 0x55,
+    };
+    let mut device = probe();
+    enable_msix(&mut device);
+    set_vector(&mut device, 5, overflow);
+    assert_eq!(device.bar_u64(COUNTERS, 0) >> 44 & 0xf, 5);
+    device.asked();
+    let data = COUNTER_DATA + 8 * FIRST_FREE;
+    device.set_bar_u64(COUNTERS, data, (1 << 48) - 1);
+    count(&mut device, FIRST_FREE, 1, INTERRUPT_ON_OVERFLOW);
+    assert_eq!(device.asked(), Asked::default());
+    ring(&mut device, IDENTIFY, &[], DOORBELL);
+    assert_eq!(device.asked().messages, [overflow]);
+    assert_eq!(device.bar_u64(COUNTERS, data), 0);
+    device.reset(ResetKind::FunctionLevel);
+    assert_eq!(
+        device.bar_u64(COUNTERS, COUNTER_CONFIGURATION + 8 * FIRST_FREE),
+        1 << 16 | 2,
+        "a reset ends it"
+    );
+}
+
+#[test]
+fn lines_that_the_host_read_are_counted() {
+    let mut device = probe();
+    for counter in [1, 2] {
+        device.set_bar_u64(
+            COUNTERS,
+            COUNTER_CONFIGURATION + 8 * counter,
+            COUNTER_ENABLE,
+        );
+    }
+    device.function.count_reads(1000, &mut Vec::new());
+    let counted = [1, 2].map(|counter| device.bar_u64(COUNTERS, COUNTER_DATA + 8 * counter));
+    assert_eq!(counted, [1000, 1000]);
 }
 
 /// Input of Set LSA (section 8.2.9.9.2.4): offset, reserved, data.

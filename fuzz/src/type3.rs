@@ -1,6 +1,7 @@
 //! The device under test.
 
 use cxl::cdat::Performance;
+use cxl::memdev::Clock;
 use devices::{Part, Type3, Type3Config};
 use pci::{Link, LinkSpeed, LinkWidth};
 
@@ -17,13 +18,18 @@ pub const PERFORMANCE: Performance = Performance {
     write_bandwidth: 16.0,
 };
 
-/// An expander of 256 MiB volatile and 256 MiB persistent memory, with a label storage area of 4 KiB.
+/// An expander of 256 MiB volatile and 256 MiB persistent memory, with a label storage area of 4 KiB. Its clock stands still.
 pub fn expander() -> Type3 {
     expander_of(Part::Whole)
 }
 
 /// The same, or such a part of a device.
 pub fn expander_of(part: Part) -> Type3 {
+    expander_with(part, Box::new(|| 0))
+}
+
+/// The same with this clock.
+pub fn expander_with(part: Part, clock: Clock) -> Type3 {
     let config = Type3Config {
         name: "mem0".into(),
         serial: 1,
@@ -36,6 +42,7 @@ pub fn expander_of(part: Part) -> Type3 {
         decoders: 4,
         performance: PERFORMANCE,
         part,
+        counts_reads: true,
     };
-    Type3::new(config, Box::new(|| 0)).expect("a legal device")
+    Type3::new(config, clock).expect("a legal device")
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use cxl::decode::Cfmws;
+use cxl::decode::{Cfmws, EndpointId};
 use devices::power::{PowerRequest, spec};
 use devices::{Device, Effect, virtio as model};
 use pci::{ConfigAddressPort, Ecam, ErrorMessage, NodeId};
@@ -158,6 +158,20 @@ impl Board {
                 device.power_off(out);
             }
         });
+        self.perform(state, effects);
+    }
+
+    /// The guest has read so many lines of an expander since the last call; see [`devices::Type3::count_reads`].
+    pub fn count_reads(&self, endpoint: EndpointId, lines: u64) {
+        let mut state = self.lock();
+        let mut effects = Effects::new();
+        if let Some(node) = state.expander(endpoint) {
+            state.hierarchy.with(node, &mut effects, |device, out| {
+                if let Device::Type3(device) = device {
+                    device.count_reads(lines, out);
+                }
+            });
+        }
         self.perform(state, effects);
     }
 

@@ -32,6 +32,7 @@ pub struct DeviceRegisters {
     array: Vec<u32>,
     mailbox: MailboxRegisters,
     fault: Option<Fault>,
+    commands: u64,
 }
 
 impl DeviceRegisters {
@@ -52,6 +53,7 @@ impl DeviceRegisters {
             ),
             mailbox: MailboxRegisters::default(),
             fault: None,
+            commands: 0,
         })
     }
 
@@ -124,6 +126,11 @@ impl DeviceRegisters {
         }
         self.advance(effects);
         self.memdev.receive(message, effects)
+    }
+
+    /// How many commands the mailbox has run, whatever they returned.
+    pub fn commands(&self) -> u64 {
+        self.commands
     }
 
     /// What is wrong with the device.
@@ -201,6 +208,7 @@ impl DeviceRegisters {
     /// Runs the command in the registers; the interrupts at its end.
     fn run_command(&mut self, effects: &mut Vec<Effect>) {
         self.advance(effects);
+        self.commands = self.commands.saturating_add(1);
         let was_running = self.memdev.is_background_running();
         let (opcode, input) = self.mailbox.command();
         let result = input.and_then(|input| dispatch(&mut self.memdev, opcode, input, effects));

@@ -88,6 +88,8 @@ pub enum RegisterBlockId {
     Component = 1,
     /// CXL device registers.
     Device = 3,
+    /// CPMU registers.
+    Cpmu = 4,
 }
 
 /// One entry of the Register Locator.

@@ -159,6 +159,11 @@ impl Memdev {
     /// Characters of a firmware revision.
     pub(crate) const FIRMWARE_REVISION_LEN: usize = 16;
 
+    /// The time by the device's clock, in ns.
+    pub fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
     /// A device. Fails if a size is not a multiple of 256 MiB or a value does not fit its field.
     pub fn new(config: MemdevConfig, clock: Clock) -> Result<Self, Error> {
         for (what, bytes) in [

@@ -172,6 +172,10 @@ pub(super) fn hardware(
         .map_err(wiring)?;
     let mut host_bridges = Vec::new();
     let mut expanders = Vec::new();
+    let surroundings = Surroundings {
+        nonvolatile,
+        timed: config.timing.clock != config::Clock::Off,
+    };
     let places = config
         .host_bridges
         .iter()
@@ -189,7 +193,7 @@ pub(super) fn hardware(
             plug(
                 &mut hierarchy,
                 &mut expanders,
-                nonvolatile,
+                surroundings,
                 root.into(),
                 kind,
                 number,
@@ -234,7 +238,7 @@ pub(super) fn hardware(
 fn plug(
     hierarchy: &mut Hierarchy<Device>,
     expanders: &mut Vec<(NodeId, Expander)>,
-    nonvolatile: &NonVolatileStore,
+    surroundings: Surroundings<'_>,
     above: Parent,
     kind: DownstreamPortKind,
     number: u8,
@@ -262,7 +266,7 @@ fn plug(
     match &port.device {
         Some(config::Device::Type3(device)) => {
             let endpoint = EndpointId(u32::try_from(expanders.len()).unwrap_or(u32::MAX));
-            let (model, labels) = expander(device, link, nonvolatile)?;
+            let (model, labels) = expander(device, link, surroundings)?;
             let model = Device::Type3(Box::new(model));
             let node = hierarchy.add(node, 0, 0, model).map_err(wiring)?;
             expanders.push((node, Expander { endpoint, labels }));
@@ -281,7 +285,7 @@ fn plug(
                 plug(
                     hierarchy,
                     expanders,
-                    nonvolatile,
+                    surroundings,
                     upstream.into(),
                     kind,
                     number,
@@ -315,11 +319,20 @@ fn cdat_performance(performance: &config::Performance) -> cxl::cdat::Performance
     }
 }
 
+/// What the model of an expander finds in its machine.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// What expanders remember without power.
+    pub nonvolatile: &'a NonVolatileStore,
+    /// Somebody counts the lines that the guest reads of it: see [`Board::count_reads`].
+    pub timed: bool,
+}
+
 /// The model of an expander, and the file of its labels.
 pub(super) fn expander(
     device: &config::Type3,
     link: Link,
-    nonvolatile: &NonVolatileStore,
+    Surroundings { nonvolatile, timed }: Surroundings<'_>,
 ) -> Result<(Type3, Option<std::fs::File>)> {
     let (labels, file) = match &device.labels {
         Some(storage) => {
@@ -341,6 +354,7 @@ pub(super) fn expander(
         decoders: device.decoders,
         performance: cdat_performance(&device.performance),
         part: device.part,
+        counts_reads: timed,
     };
     let mut model = Type3::new(config, clock())?;
     // Power-on itself counts dirty shutdowns and activates firmware.

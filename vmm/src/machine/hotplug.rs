@@ -8,7 +8,7 @@ use cxl::decode::EndpointId;
 use devices::{Device, DownstreamPort, Effect};
 use pci::{Link, NodeId, Parent};
 
-use super::build::{expander, media_spec};
+use super::build::{Surroundings, expander, media_spec};
 use crate::board::{Board, Effects, Expander, Responder, State};
 use crate::config::{Config, Type3};
 use crate::control::{Failure, FailureKind, Removal};
@@ -90,7 +90,12 @@ impl Slots {
         endpoint: usize,
     ) -> Result<(), Failure> {
         let nonvolatile = Arc::clone(&self.board.lock().nonvolatile);
-        let (model, labels) = expander(device, link, &nonvolatile).map_err(host_refuses)?;
+        // The timing of a machine knows the devices that it began with.
+        let surroundings = Surroundings {
+            nonvolatile: &nonvolatile,
+            timed: false,
+        };
+        let (model, labels) = expander(device, link, surroundings).map_err(host_refuses)?;
         let mut state = self.board.lock();
         let (port, _) = state.port_named(port).ok_or_else(|| no_port(port))?;
         let model = Device::Type3(Box::new(model));

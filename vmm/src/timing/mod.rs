@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use cxl::decode::EndpointId;
 use memsim::machine;
 
 use self::area::Area;
@@ -109,6 +110,16 @@ impl Timing {
             epoch: Duration::from_nanos(settings.epoch),
             loss,
             cache: settings.cache.unwrap_or(last_level),
+            counted: {
+                let board = Arc::downgrade(board);
+                Box::new(move |path, lines| {
+                    let endpoint = u32::try_from(path).map(EndpointId);
+                    if let (Some(board), Ok(endpoint)) = (board.upgrade(), endpoint) {
+                        board.count_reads(endpoint, lines);
+                    }
+                })
+            },
+            told: Vec::new(),
             facts,
         };
         let thread = thread::Builder::new()

@@ -71,6 +71,10 @@ pub struct Pacer {
     pub loss: Loss,
     /// Bytes of the cache that answers for memory.
     pub cache: u64,
+    /// Is told how many lines each path has carried since it was told last.
+    pub counted: Box<dyn Fn(usize, u64) + Send>,
+    /// How many it was told of.
+    pub told: Vec<u64>,
     /// What a report says besides the books.
     pub facts: control::Timing,
 }
@@ -129,7 +133,20 @@ impl Pacer {
             self.lose(self.reckoner.owed());
         }
         let report = self.report();
+        self.tell(&report);
         *self.shared.lock_report() = report;
+    }
+
+    /// Tells whole lines; what is left of one is told with the next.
+    fn tell(&mut self, report: &control::Timing) {
+        self.told.resize(report.devices.len(), 0);
+        for (path, (device, told)) in report.devices.iter().zip(&mut self.told).enumerate() {
+            let lines = (device.lines as u64).saturating_sub(*told);
+            if lines > 0 {
+                (self.counted)(path, lines);
+                *told += lines;
+            }
+        }
     }
 
     /// Lets the guest lose `ns`, all vCPUs together.

@@ -70,6 +70,8 @@ struct Walker {
     vcpus: VcpuControl,
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
+    /// Lines that were told.
+    counted: Arc<AtomicU64>,
     _vm: Vm,
 }
 
@@ -120,6 +122,7 @@ impl Walker {
             .unwrap();
         let topology = Topology::parse(topology).unwrap();
         let shared = Arc::new(Shared::default());
+        let counted = Arc::new(AtomicU64::new(0));
         let pacer = Pacer {
             shared: Arc::clone(&shared),
             vcpus: vcpus.clone(),
@@ -134,6 +137,14 @@ impl Walker {
             epoch: Duration::from_millis(2),
             loss,
             cache: 0,
+            counted: {
+                let counted = Arc::clone(&counted);
+                Box::new(move |path, lines| {
+                    assert_eq!(path, 0, "there is one path");
+                    counted.fetch_add(lines, Ordering::Relaxed);
+                })
+            },
+            told: Vec::new(),
             facts: control::Timing {
                 devices: vec![control::TimedDevice::default()],
                 ..Default::default()
@@ -144,6 +155,7 @@ impl Walker {
             vcpus,
             shared,
             thread: thread::spawn(move || pacer.run()),
+            counted,
             _vm: vm,
         })
     }
@@ -184,11 +196,14 @@ fn a_guest_stands_still_for_what_its_expander_costs_and_goes_on() {
     let rounds = walker.rounds();
     walker.wait_until(|walker| walker.rounds() > rounds);
     let (stood_still, vcpus) = (walker.vcpus.stood_still(), walker.vcpus.clone());
+    let counted = Arc::clone(&walker.counted);
     let report = walker.end();
     assert!((report.added - report.paid - report.owed).abs() < 1.0);
     // What sampling cost is paid as well; all else the guest stood still for.
     assert!(vcpus.stood_still() >= stood_still);
     assert!(report.devices[0].lines > 0.0);
+    let counted = counted.load(Ordering::Relaxed);
+    assert_eq!(counted, report.devices[0].lines as u64, "all were told");
     assert_eq!(report.not_representable, 0);
 }
 
