@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::guests::GuestProgram;
+use crate::guests::{GuestProgram, Own};
 use crate::kernel::Track;
 use crate::lab::Place;
 use crate::report::{Measurement, Report};
@@ -26,6 +26,7 @@ pub fn demo(arguments: &Arguments) -> Result<bool> {
     let program = GuestProgram {
         name: "memu-demo",
         tracks: &[Track::Stable],
+        own: Own::No,
         needs_qemu: false,
         timeout: Duration::from_secs(10 * 60),
         arguments: Vec::new(),
@@ -66,6 +67,7 @@ pub fn bench(arguments: &Arguments) -> Result<bool> {
     let program = GuestProgram {
         name: "memu-guest-bench",
         tracks: &[Track::Stable],
+        own: Own::No,
         needs_qemu: true,
         timeout: Duration::from_secs(45 * 60),
         arguments: Vec::new(),

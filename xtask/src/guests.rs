@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::kernel::{Freshness, Track};
 use crate::lab::Session;
-use crate::{cmd, image, paths, qemu, ui};
+use crate::{cmd, image, own, paths, qemu, ui};
 
 /// Where a run's small files are put when it fails, below the lab's writable directory.
 const LEFT_BEHIND: &str = "failed";
@@ -20,11 +20,21 @@ const ALIVE: &str = "@@alive";
 /// The programs print a line far more often.
 const SILENCE: Duration = Duration::from_secs(180);
 
+/// Whether guests boot the own kernel, which takes long to build.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    No,
+    IfCached,
+    Yes,
+}
+
 /// A program of the `tests` package and how to run it.
 pub struct GuestProgram {
     pub name: &'static str,
-    /// Kernels that its guests boot.
+    /// Stock kernels that its guests boot.
     pub tracks: &'static [Track],
+    /// Whether some of them boot the own kernel.
+    pub own: Own,
     /// Whether it compares with QEMU.
     pub needs_qemu: bool,
     pub timeout: Duration,
@@ -38,15 +48,15 @@ impl GuestProgram {
     pub fn run(&self, mut on_line: impl FnMut(&str) + Send) -> Result<i32> {
         let mut systems = Vec::new();
         for track in self.tracks {
-            let image = image::initramfs(*track, Freshness::Recent)?;
-            let version: Vec<&str> = image.kernel.release.splitn(3, '.').take(2).collect();
-            let (kernel, initrd) = (image.kernel.vmlinuz(), image.path);
-            systems.push(format!(
-                "{}={},{}",
-                version.join("."),
-                kernel.display(),
-                initrd.display()
-            ));
+            systems.push(["--system".into(), system(*track)?]);
+        }
+        let own = match self.own {
+            Own::No => false,
+            Own::IfCached => own::cached()?.is_some(),
+            Own::Yes => true,
+        };
+        if own {
+            systems.push(["--own".into(), system(Track::Own)?]);
         }
         let programs = build(self.name)?;
 
@@ -59,9 +69,7 @@ impl GuestProgram {
                 programs.join(program).to_string_lossy().into_owned(),
             ]);
         }
-        for system in systems {
-            command.extend(["--system".into(), system]);
-        }
+        command.extend(systems.into_iter().flatten());
         command.extend(self.arguments.iter().cloned());
 
         let mut session = Session::new(command);
@@ -94,6 +102,19 @@ impl GuestProgram {
         }
         Ok(status)
     }
+}
+
+/// A kernel with its initramfs, as the programs take it: `VERSION=KERNEL,INITRD`.
+fn system(track: Track) -> Result<String> {
+    let image = image::initramfs(track, Freshness::Recent)?;
+    let version: Vec<&str> = image.kernel.release.splitn(3, '.').take(2).collect();
+    let (kernel, initrd) = (image.kernel.vmlinuz(), image.path);
+    Ok(format!(
+        "{}={},{}",
+        version.join("."),
+        kernel.display(),
+        initrd.display()
+    ))
 }
 
 /// Runs "$@" with a working directory on a tmpfs; what it leaves there goes to the writable directory.

@@ -91,9 +91,9 @@ pub struct Initramfs {
     pub path: PathBuf,
 }
 
-/// The initramfs of each kernel, in the order of [`Track::ALL`].
+/// The initramfs of each stock kernel, in the order of [`Track::STOCK`].
 pub fn initramfs_all(freshness: Freshness) -> Result<Vec<Initramfs>> {
-    Track::ALL
+    Track::STOCK
         .iter()
         .map(|track| initramfs(*track, freshness))
         .collect()
@@ -105,10 +105,16 @@ pub fn initramfs(track: Track, freshness: Freshness) -> Result<Initramfs> {
     let root = DebianRoot::obtain(&PACKAGES)?;
     let program = guest::build()?;
     let cuda = Cuda::build()?;
-    // Its build needs a name space and a root of its own, which not every container allows.
-    let accelerator = module::build(&kernel)
-        .inspect_err(|error| ui::note(&format!("guests go without {}: {error:#}", module::NAME)))
-        .ok();
+    let accelerator = match track {
+        // Its headers are not kept.
+        Track::Own => None,
+        // The build needs a name space and a root of its own, which not every container allows.
+        Track::Stable | Track::Backports => module::build(&kernel)
+            .inspect_err(|error| {
+                ui::note(&format!("guests go without {}: {error:#}", module::NAME));
+            })
+            .ok(),
+    };
     let images = paths::cache()?.join("images");
     fs::create_dir_all(&images)?;
     let _lock = paths::lock("images")?;
@@ -278,9 +284,14 @@ pub fn write_init(tree: &Path, script: &str) -> Result<()> {
 
 /// The modules, uncompressed, with depmod's indexes and the order in which init inserts them.
 fn lay_out_modules(tree: &Path, kernel: &Kernel, accelerator: Option<&Path>) -> Result<()> {
-    let order = kernel.insertion_order_of(&INSERTED_MODULES)?;
+    // The own kernel has what it has built in.
+    let (inserted, others): (&[&str], &[&str]) = match kernel.track {
+        Track::Own => (&[], &[]),
+        Track::Stable | Track::Backports => (&INSERTED_MODULES, &OTHER_MODULES),
+    };
+    let order = kernel.insertion_order_of(inserted)?;
     let mut wanted: BTreeSet<PathBuf> = order.iter().cloned().collect();
-    wanted.extend(kernel.insertion_order_of(&OTHER_MODULES)?);
+    wanted.extend(kernel.insertion_order_of(others)?);
     let lib = Path::new("usr/lib/modules").join(&kernel.release);
     let place = |module: &Path| -> Result<PathBuf> {
         let inside = module

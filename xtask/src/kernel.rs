@@ -1,6 +1,6 @@
 //! `cargo xtask kernel`: the stock Debian kernels that guests boot.
 //!
-//! Two of them: the newest 6.12 of the release, and the newest in its backports. A kernel's
+//! Two of them, besides the one that [`own`] builds: the newest 6.12 of the release, and the newest in its backports. A kernel's
 //! directory in the cache holds
 //!
 //! | path | is |
@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::apt::{self, Apt};
-use crate::{cmd, paths, setup, ui};
+use crate::{cmd, own, paths, setup, ui};
 
 /// Meta package whose dependencies lead to the kernel of a suite.
 const META_PACKAGE: &str = "linux-image-amd64";
@@ -31,10 +31,12 @@ const KERNEL_PACKAGES: [&str; 4] = [
     "linux-binary-",
     "linux-modules-",
 ];
+/// What a kernel's directory is described by; it is the last thing that is written there.
+pub const MANIFEST: &str = "kernel.json";
 /// Indexes of this age will do when a kernel is only needed, not asked for.
 pub const INDEX_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Which of the two kernels.
+/// Which of the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Track {
@@ -42,16 +44,20 @@ pub enum Track {
     Stable,
     /// The newest kernel in the release's backports.
     Backports,
+    /// One that is built here, with what those leave out: see [`own`].
+    Own,
 }
 
 impl Track {
-    pub const ALL: [Track; 2] = [Track::Stable, Track::Backports];
+    /// The stock kernels.
+    pub const STOCK: [Track; 2] = [Track::Stable, Track::Backports];
 
     /// Name of the track, and of the link to its kernel in the cache.
     pub fn name(self) -> &'static str {
         match self {
             Track::Stable => "stable",
             Track::Backports => "backports",
+            Track::Own => "own",
         }
     }
 
@@ -59,6 +65,7 @@ impl Track {
         match self {
             Track::Stable => offer.suite != apt::BACKPORTS && offer.version.starts_with("6.12."),
             Track::Backports => offer.suite == apt::BACKPORTS,
+            Track::Own => false,
         }
     }
 }
@@ -68,6 +75,16 @@ impl Track {
 pub enum Freshness {
     Newest,
     Recent,
+}
+
+impl Freshness {
+    /// How old indexes may be.
+    pub fn max_age(self) -> Duration {
+        match self {
+            Freshness::Newest => Duration::from_secs(60),
+            Freshness::Recent => INDEX_MAX_AGE,
+        }
+    }
 }
 
 /// A kernel in the cache.
@@ -128,8 +145,9 @@ impl Kernel {
         Ok(text.lines().filter_map(insmod).collect())
     }
 
-    fn open(track: Track, dir: PathBuf) -> Result<Kernel> {
-        let path = dir.join("kernel.json");
+    /// The kernel in a directory of the cache.
+    pub fn open(track: Track, dir: PathBuf) -> Result<Kernel> {
+        let path = dir.join(MANIFEST);
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let manifest: Manifest = serde_json::from_str(&text)
@@ -142,16 +160,26 @@ impl Kernel {
     }
 }
 
+/// What stands in [`MANIFEST`].
 #[derive(Serialize, Deserialize)]
-struct Manifest {
+pub struct Manifest {
     release: String,
     /// `name=version` to SHA-256.
     packages: BTreeMap<String, String>,
 }
 
-/// Both kernels, downloaded when the cache lacks them.
+impl Manifest {
+    /// Writes it into a directory that has all else.
+    pub fn write(dir: &Path, release: String, packages: BTreeMap<String, String>) -> Result<()> {
+        let manifest = Manifest { release, packages };
+        let text = serde_json::to_string_pretty(&manifest)?;
+        fs::write(dir.join(MANIFEST), text).context("cannot write the kernel's manifest")
+    }
+}
+
+/// Both stock kernels, downloaded when the cache lacks them.
 pub fn obtain_all(freshness: Freshness) -> Result<Vec<Kernel>> {
-    Track::ALL
+    Track::STOCK
         .iter()
         .map(|track| obtain(*track, freshness))
         .collect()
@@ -162,6 +190,9 @@ pub fn obtain_all(freshness: Freshness) -> Result<Vec<Kernel>> {
 /// # Errors
 /// When it is neither in the cache nor to be had from the archive.
 pub fn obtain(track: Track, freshness: Freshness) -> Result<Kernel> {
+    if track == Track::Own {
+        return own::obtain(freshness);
+    }
     setup::ensure(setup::FOR_KERNELS)?;
     let _lock = paths::lock("kernels")?;
     let kernels = paths::cache()?.join("kernels");
@@ -185,27 +216,19 @@ pub fn obtain(track: Track, freshness: Freshness) -> Result<Kernel> {
 
 /// Makes sure that the newest kernel of `track` is below `kernels`; returns its directory's name.
 fn fetch(track: Track, freshness: Freshness, kernels: &Path) -> Result<String> {
-    let max_age = match freshness {
-        Freshness::Newest => Duration::from_secs(60),
-        Freshness::Recent => INDEX_MAX_AGE,
-    };
-    let apt = Apt::open(max_age)?;
+    let apt = Apt::open(freshness.max_age())?;
     let version = newest(track, &apt.offers(META_PACKAGE)?)?;
     let packages = kernel_packages(&apt, &version)?;
     // A version names one content: the archive never reuses it. So it is the cache's key.
     let dir = kernels.join(&version);
-    if dir.join("kernel.json").exists() {
+    if dir.join(MANIFEST).exists() {
         return Ok(version);
     }
     let work = paths::scratch(kernels, &version)?;
     let names: Vec<String> = packages.keys().cloned().collect();
     apt.download(&names, &work)?;
     let release = ui::step(&format!("unpacking kernel {version}"), || unpack(&work))?;
-    let manifest = Manifest { release, packages };
-    fs::write(
-        work.join("kernel.json"),
-        serde_json::to_string_pretty(&manifest)?,
-    )?;
+    Manifest::write(&work, release, packages)?;
     fs::rename(&work, &dir).with_context(|| format!("cannot move {} into place", dir.display()))?;
     Ok(version)
 }

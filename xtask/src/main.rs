@@ -15,6 +15,7 @@ mod image;
 mod kernel;
 mod lab;
 mod module;
+mod own;
 mod paths;
 mod qemu;
 mod report;
@@ -46,8 +47,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Obtain the stock Debian kernels that guests boot
-    Kernel,
+    /// Obtain the stock Debian kernels that guests boot, or build one with what they leave out
+    Kernel {
+        /// Build a kernel with all CXL drivers from Debian's newest sources
+        #[arg(long)]
+        own: bool,
+    },
     /// Make the guest images: the test initramfs of each kernel, or a disk
     Image {
         /// Make the disk image, with systemd, a login and ssh, for people
@@ -95,8 +100,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Kernel => {
-            for kernel in kernel::obtain_all(kernel::Freshness::Newest)? {
+        Command::Kernel { own } => {
+            let kernels = match own {
+                true => vec![own::obtain(kernel::Freshness::Newest)?],
+                false => kernel::obtain_all(kernel::Freshness::Newest)?,
+            };
+            for kernel in kernels {
                 println!("{} {}", kernel.track.name(), kernel.dir.display());
             }
         }

@@ -30,6 +30,20 @@ pub const FOR_KERNELS: &[Package] = &[
     package("zstd", "unpacks kernels"),
 ];
 
+/// To build a kernel, besides what stock ones need.
+pub const FOR_OWN_KERNEL: &[Package] = &[
+    package("bc", "computes constants of the kernel"),
+    package("bison", "makes parsers of the kernel's build"),
+    package("flex", "makes scanners of the kernel's build"),
+    package("gcc", "compiles the kernel"),
+    package("libc6-dev", "links the tools of the kernel's build"),
+    package(
+        "libelf-dev",
+        "lets the kernel's build look into object files",
+    ),
+    package("make", "runs the kernel's build"),
+];
+
 /// To unpack trees of Debian packages, besides what kernels need.
 pub const FOR_ROOTS: &[Package] = &[
     package(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::guests::GuestProgram;
+use crate::guests::{GuestProgram, Own};
 use crate::kernel::Track;
 use crate::lab::{Died, Place, Session};
 use crate::report::{Measurement, Report};
@@ -19,6 +19,8 @@ use crate::{clients, cmd, paths, ui};
 const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
 /// How many emulated machines the guest tests may use up.
 const LABS: usize = 6;
+/// What the names of the tests on the own kernel begin with.
+const OWN_SUITE: &str = "own::";
 /// The package whose tests open `/dev/kvm`.
 const KVM_PACKAGE: &str = "vmm";
 
@@ -28,6 +30,9 @@ pub struct Arguments {
     /// Write the results to this file, as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Run only the guest tests on a kernel with all CXL drivers, which is built if it is not there
+    #[arg(long, conflicts_with = "filters")]
+    own: bool,
     /// Run only the guest tests whose names contain one of these
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
@@ -53,7 +58,7 @@ struct Verdict {
 /// Runs everything; returns whether all of it held.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let mut report = Report::default();
-    if arguments.filters.is_empty() {
+    if arguments.filters.is_empty() && !arguments.own {
         check(
             &mut report,
             "formatting",
@@ -71,7 +76,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         check(&mut report, "lints", cargo(&clippy));
         crate_tests(&mut report)?;
     }
-    guest_tests(&mut report, &arguments.filters)?;
+    match arguments.own {
+        true => guest_tests(&mut report, &[OWN_SUITE.into()], Own::Yes)?,
+        false => guest_tests(&mut report, &arguments.filters, Own::IfCached)?,
+    }
     report.finish(arguments.json.as_deref())
 }
 
@@ -209,10 +217,11 @@ impl Counts {
 }
 
 /// The tests that boot guests, all in one session of the lab.
-fn guest_tests(report: &mut Report, filters: &[String]) -> Result<()> {
+fn guest_tests(report: &mut Report, filters: &[String], own: Own) -> Result<()> {
     let mut program = GuestProgram {
         name: "memu-guest-tests",
-        tracks: &Track::ALL,
+        tracks: &Track::STOCK,
+        own,
         needs_qemu: false,
         timeout: GUESTS_TIMEOUT,
         arguments: filters.to_vec(),
