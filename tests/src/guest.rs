@@ -47,8 +47,10 @@ pub struct Lab {
     pub ctl: PathBuf,
     /// An empty directory for this test's files.
     pub work: PathBuf,
-    /// Guest kernels, oldest first.
+    /// Stock guest kernels, oldest first.
     pub systems: Vec<System>,
+    /// The kernel with all CXL drivers, if it is there.
+    pub own: Option<System>,
 }
 
 /// How long a guest may take from its start, or from the last step that it came to, to the line a test waits for;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// How to call them.
-pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--list] [--skip TEST]... [FILTER...]";
+pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--list] [--skip TEST]... [FILTER...]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ impl Options {
             ctl: PathBuf::new(),
             work: PathBuf::new(),
             systems: Vec::new(),
+            own: None,
         };
         let (mut list, mut skipped, mut filters) = (false, Vec::new(), Vec::new());
         let mut arguments = std::env::args().skip(1);
@@ -44,16 +45,8 @@ impl Options {
                 "--vmm" => lab.vmm = value()?.into(),
                 "--ctl" => lab.ctl = value()?.into(),
                 "--work" => lab.work = value()?.into(),
-                "--system" => {
-                    let text = value()?;
-                    let (name, files) = text.split_once('=').context(USAGE)?;
-                    let (kernel, initrd) = files.split_once(',').context(USAGE)?;
-                    lab.systems.push(System {
-                        name: name.into(),
-                        kernel: kernel.into(),
-                        initrd: initrd.into(),
-                    });
-                }
+                "--system" => lab.systems.push(system(&value()?)?),
+                "--own" => lab.own = Some(system(&value()?)?),
                 "--skip" => skipped.push(value()?),
                 "--list" => list = true,
                 option if option.starts_with('-') => bail!("unknown option {option}; {USAGE}"),
@@ -74,4 +67,15 @@ impl Options {
             filters,
         })
     }
+}
+
+/// Reads `NAME=KERNEL,INITRD`.
+fn system(text: &str) -> Result<System> {
+    let (name, files) = text.split_once('=').context(USAGE)?;
+    let (kernel, initrd) = files.split_once(',').context(USAGE)?;
+    Ok(System {
+        name: name.into(),
+        kernel: kernel.into(),
+        initrd: initrd.into(),
+    })
 }

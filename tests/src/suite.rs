@@ -11,6 +11,7 @@ mod hostile;
 mod hotplug;
 mod machine;
 mod mailbox;
+mod own;
 mod persistence;
 mod picture;
 mod ras;
@@ -24,6 +25,15 @@ pub struct Test {
     pub name: &'static str,
     /// Runs it.
     pub run: fn(&Lab) -> Result<()>,
+}
+
+impl Test {
+    /// Why this test cannot run, if it cannot.
+    #[must_use]
+    pub fn lacks(&self, lab: &Lab) -> Option<&'static str> {
+        let needs_own = self.name.starts_with("own::");
+        (needs_own && lab.own.is_none()).then_some("no own kernel: run cargo xtask kernel --own")
+    }
 }
 
 /// Turns functions into tests named `module::function`.
@@ -49,6 +59,7 @@ pub fn all() -> Vec<Test> {
         accelerator::TESTS,
         hotplug::TESTS,
         hostile::TESTS,
+        own::TESTS,
     ]
     .concat()
 }

@@ -2,8 +2,11 @@
 //!
 //! Every command prints one line of JSON per result, and exits with 0 only if what it checked held.
 
+mod counter;
 mod fabric;
+mod feature;
 mod gpu;
+mod hex;
 mod insmod;
 mod mapping;
 mod memory;
@@ -11,6 +14,7 @@ mod node;
 mod pattern;
 mod pci_sysfs;
 mod poison;
+mod raw_command;
 #[path = "../../../gpu/src/protocol/spec.rs"]
 #[allow(dead_code, reason = "the interface is described whole")]
 mod spec;
@@ -36,6 +40,11 @@ const USAGE: &str = "usage: memu-guest COMMAND
   fabric                             say what the switches with a mailbox have
   gpu-v1                             add vectors on an accelerator, by version 1 of its protocol
   poison                             say where a page is, wait for a line of input, load the page, expect SIGBUS
+  raw FILE OPCODE [HEX]              send a command to the memory device behind FILE as it is, with this payload
+  features FILE                      features of a memory device, by its fwctl node FILE
+  feature FILE get UUID LENGTH       current value of one
+  feature FILE set UUID HEX          write one
+  count UNIT EVENT COMMAND...        what a counter of a monitoring unit counts while a program runs
   villain CASE                       misuse the hardware on purpose
 SIZE is in MiB, or in KiB with a K behind it; FILE is mapped instead of anonymous memory.";
 
@@ -81,6 +90,16 @@ fn run(words: &[&str]) -> Result<bool> {
         ["fabric"] => fabric::show(),
         ["gpu-v1"] => gpu::version_1(),
         ["poison"] => poison::meet(),
+        ["raw", file, opcode] => raw_command::send(file, number(opcode)?, &[]),
+        ["raw", file, opcode, payload] => {
+            raw_command::send(file, number(opcode)?, &hex::bytes(payload)?)
+        }
+        ["features", file] => feature::list(file),
+        ["feature", file, "get", uuid, length] => feature::get(file, uuid, number(length)?),
+        ["feature", file, "set", uuid, value] => feature::set(file, uuid, value),
+        ["count", unit, event, command @ ..] if !command.is_empty() => {
+            counter::count(unit, event, command)
+        }
         ["villain", case] => villain::run(case).map(|()| true),
         ["on-node", node, rest @ ..] if !rest.is_empty() => node::execute_on(number(node)?, rest),
         _ => bail!("{USAGE}"),

@@ -23,6 +23,9 @@ struct Verdict {
     /// Why the attempts before the last one failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     again: Vec<String>,
+    /// Why it did not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'static str>,
 }
 
 /// Tests that run side by side where KVM runs in hardware: most of a boot is one processor's work.
@@ -62,6 +65,16 @@ fn directory(work: &Path, name: &str) -> PathBuf {
 
 /// Runs a test, and again where that is worth a try.
 fn verdict(test: &suite::Test, lab: &Lab) -> Result<Verdict> {
+    if let Some(why) = test.lacks(lab) {
+        return Ok(Verdict {
+            name: test.name,
+            ok: true,
+            seconds: 0.0,
+            why: None,
+            again: Vec::new(),
+            skipped: Some(why),
+        });
+    }
     let work = directory(&lab.work, test.name);
     let start = Instant::now();
     let attempts = if emulated() { ATTEMPTS } else { 1 };
@@ -84,6 +97,7 @@ fn verdict(test: &suite::Test, lab: &Lab) -> Result<Verdict> {
         seconds: start.elapsed().as_secs_f64(),
         why: result.err().map(|error| format!("{error:#}")),
         again,
+        skipped: None,
     })
 }
 
