@@ -1,35 +1,78 @@
 //! Coherence of an accelerator's memory: the engine of crate `cxl` behind the seam of crate `gpu`, for several threads.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cxl::coherence::{Bias, Config, Engine, LINE, Statistics};
+use cxl::coherence::{Bias, Config, Engine, Event, LINE, Statistics};
 use gpu::{Coherence, Error};
 
 /// Ways of the sets of the device's cache and of the snoop filter.
 const WAYS: usize = 16;
+/// Steps of the protocol that are kept of an accelerator.
+pub const TRACE: usize = 1 << 16;
 
-/// The account of one accelerator's memory.
+/// The account of one accelerator's memory, line by line.
 #[derive(Debug)]
-pub struct SharedEngine(Mutex<Engine>);
+pub struct SharedEngine {
+    engine: Mutex<Engine>,
+    exact: bool,
+}
+
+/// Some of the steps that are kept, and all that has been counted up to the last step that there is.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// Sizes of the engine.
+    pub config: Config,
+    /// Numbers of the steps that are kept, up to that of the next one.
+    pub kept: Range<u64>,
+    /// Those that were asked for.
+    pub events: Vec<Event>,
+    /// Counters.
+    pub counters: Statistics,
+}
+
+impl Traced {
+    /// At most `most` of the steps that an engine has kept, from a number on.
+    #[must_use]
+    pub fn of(engine: &Engine, from: u64, most: usize) -> Self {
+        Self {
+            config: engine.config(),
+            kept: engine.traced(),
+            events: engine.trace(from, most),
+            counters: *engine.statistics(),
+        }
+    }
+}
 
 impl SharedEngine {
     /// For `memory` bytes, of which the device's cache holds `cache` bytes and the snoop filter keeps track of `filter` lines
-    /// of the host's.
+    /// of the host's. Where the accounts are to be `exact`, each access is told, and the last steps are kept.
     ///
     /// # Errors
     /// Sizes that do not make whole sets.
-    pub fn new(memory: u64, cache: u64, filter: u64) -> Result<Self, cxl::Error> {
-        let lines = |count: u64| (usize::try_from(count).unwrap_or(usize::MAX), WAYS);
-        let engine = Engine::new(Config {
+    pub fn new(memory: u64, cache: u64, filter: u64, exact: bool) -> Result<Self, cxl::Error> {
+        let lines = |count: u64| Some((usize::try_from(count).unwrap_or(usize::MAX), WAYS));
+        let mut engine = Engine::new(Config {
             capacity: memory,
+            granule: LINE,
             cache: lines(cache / LINE),
             filter: lines(filter),
         })?;
-        Ok(Self(Mutex::new(engine)))
+        engine.set_trace(if exact { TRACE } else { 0 });
+        Ok(Self {
+            engine: Mutex::new(engine),
+            exact,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Engine> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At most `most` of the steps that are kept, from a number on.
+    #[must_use]
+    pub fn trace(&self, from: u64, most: usize) -> Traced {
+        Traced::of(&self.lock(), from, most)
     }
 
     /// The host reads or writes bytes; those beyond the memory are nobody's.
@@ -82,7 +125,8 @@ impl Coherence for SharedEngine {
         each_line(offset, bytes, |line| access(&mut engine, line));
     }
 
-    fn renew(&self, offset: u64, bytes: u64) {
+    fn renew(&self, offset: u64, bytes: u64, zero: &mut dyn FnMut()) {
+        zero();
         if let Err(error) = self.lock().discard(offset, bytes) {
             log::debug!("{error}");
         }
@@ -102,8 +146,16 @@ impl Coherence for SharedEngine {
     }
 
     fn statistics(&self) -> Vec<u64> {
-        self.counters().by_name().map(|(_, count)| count).into()
+        let granule = if self.exact { LINE } else { 0 };
+        counted(&self.counters(), 0, granule)
     }
+}
+
+/// Counters as the protocol has them ([`gpu::protocol::spec::STATISTICS`]).
+#[must_use]
+pub fn counted(counters: &Statistics, epochs: u64, granule: u64) -> Vec<u64> {
+    let counters = counters.by_name().map(|(_, count)| count);
+    counters.into_iter().chain([epochs, granule]).collect()
 }
 
 #[cfg(test)]
@@ -115,12 +167,16 @@ mod tests {
     #[test]
     fn the_counters_are_those_that_the_protocol_names() {
         let names = Statistics::default().by_name().map(|(name, _)| name);
+        let names: Vec<&str> = names.into_iter().chain(["epochs", "granule"]).collect();
         assert_eq!(names, spec::STATISTICS);
+        let all = counted(&Statistics::default(), 7, 64);
+        assert_eq!(all.len(), names.len());
+        assert_eq!(all[24..], [7, 64]);
     }
 
     #[test]
     fn accesses_of_several_bytes_are_accesses_to_each_of_their_lines() {
-        let engine = SharedEngine::new(1 << 20, 1 << 16, 256).unwrap();
+        let engine = SharedEngine::new(1 << 20, 1 << 16, 256, true).unwrap();
         engine.host_access(60, 8, true);
         engine.access(0, 129, false);
         engine.host_access((1 << 20) - 64, 200, false);

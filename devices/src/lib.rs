@@ -20,6 +20,8 @@ mod host;
 #[cfg(test)]
 mod hostile_test;
 pub mod power;
+#[cfg(test)]
+mod replay_test;
 pub mod rtc;
 mod switch_cci;
 #[cfg(test)]

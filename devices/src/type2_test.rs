@@ -31,7 +31,7 @@ fn accelerator() -> Probe<Type2> {
     with_memory(None)
 }
 
-fn with_memory(trapped: Option<Trapped>) -> Probe<Type2> {
+pub(super) fn with_memory(trapped: Option<Trapped>) -> Probe<Type2> {
     let config = Type2Config {
         name: "gpu0".into(),
         serial: 0x77,
@@ -105,7 +105,7 @@ fn the_dvsec_tells_of_cache_io_and_mem() {
 fn trapped_memory_is_memory_and_each_access_is_counted() {
     let bytes = 1 << 20;
     let memory = gpu::DeviceMemory::new(bytes).unwrap();
-    let engine = Arc::new(SharedEngine::new(bytes, 64 << 10, 1024).unwrap());
+    let engine = Arc::new(SharedEngine::new(bytes, 64 << 10, 1024, true).unwrap());
     let mut device = with_memory(Some(Trapped {
         memory: Arc::clone(&memory),
         engine: Arc::clone(&engine),

@@ -9,8 +9,13 @@ pub trait Coherence: Debug + Send + Sync {
     /// The device reads or writes bytes that lie in its memory.
     fn access(&self, offset: u64, bytes: u64, write: bool);
 
-    /// Bytes are given to a new owner, as zeros; what was held of them is forgotten.
-    fn renew(&self, offset: u64, bytes: u64);
+    /// Bytes are given to a new owner, as the zeros that `zero` makes them, which is nobody's access; what was held of them
+    /// is forgotten.
+    fn renew(&self, offset: u64, bytes: u64, zero: &mut dyn FnMut());
+
+    /// What both sides have done up to now they have done before what they do from now on: a command that reaches device
+    /// memory begins, or has ended.
+    fn boundary(&self) {}
 
     /// Puts the pages of a range into device bias, or into host bias; how many changed.
     ///

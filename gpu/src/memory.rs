@@ -21,7 +21,7 @@ pub const PAGE: u64 = 4096;
 /// The arena. It may be shared with other processes and with a guest, so each access is atomic for itself.
 #[derive(Debug)]
 pub struct DeviceMemory {
-    region: MmapRegion,
+    region: Arc<MmapRegion>,
     coherence: Option<Arc<dyn Coherence>>,
     /// Each access is told.
     exact: bool,
@@ -40,13 +40,13 @@ impl DeviceMemory {
 
     /// Memory that is mapped already, such as a guest's window.
     pub fn from_region(region: MmapRegion) -> Arc<Self> {
-        Self::coherent(region, None, false)
+        Self::coherent(Arc::new(region), None, false)
     }
 
     /// As [`Self::from_region`], for memory whose lines somebody keeps account of. Where that is to be `exact`, copies, fills
     /// and every access of a kernel that the interpreter runs are told; kernels are not to be compiled then.
     pub fn coherent(
-        region: MmapRegion,
+        region: Arc<MmapRegion>,
         coherence: Option<Arc<dyn Coherence>>,
         exact: bool,
     ) -> Arc<Self> {
@@ -124,11 +124,13 @@ impl DeviceMemory {
             }
             offset
         };
-        self.fill(offset, &[0], length)?;
-        if let Some(coherence) = &self.coherence {
-            coherence.renew(offset, length);
+        let mut zeroed = Ok(());
+        let mut zero = || zeroed = self.fill(offset, &[0], length);
+        match &self.coherence {
+            Some(coherence) => coherence.renew(offset, length, &mut zero),
+            None => zero(),
         }
-        Ok(offset)
+        zeroed.map(|()| offset)
     }
 
     /// Gives `bytes` bytes back that [`Self::allocate`] has returned.

@@ -98,7 +98,9 @@
 	"flips_to_host", \
 	"host_took_back", \
 	"flipped_lines", \
-	"link_bytes"
+	"link_bytes", \
+	"epochs", \
+	"granule"
 
 struct accel_segment {
 	__le64 address;

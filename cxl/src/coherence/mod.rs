@@ -2,7 +2,10 @@
 //! two sides have to tell each other about it.
 //!
 //! The engine holds no data. It is told of loads and stores of both sides, and of lines that they give up; it answers with
-//! what the protocol does about them, as counters ([`Statistics`]) and, on request, message by message ([`Event`]).
+//! what the protocol does about them, as counters ([`Statistics`]) and, on request, step by step ([`Event`]).
+//!
+//! Where single accesses are not known, but which pages a side has come for, a page takes the place of a line
+//! ([`Config::granule`]): states and counters are then those of whole pages.
 //!
 //! | state | the host's copy ([`Host`]) | the device's copy ([`Device`]) |
 //! |---|---|---|
@@ -19,119 +22,54 @@
 //! that does not go with the host's copy. In *device bias* the host has no line of the page, and the device uses it without
 //! a word; an access of the host puts the page back into host bias.
 
+mod bias;
+pub mod model;
+mod protocol;
 mod sets;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod trace;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::Error;
+pub use protocol::{Access, Bias, Device, Host, Message, Side};
 use sets::Sets;
 pub use statistics::Statistics;
+use trace::Trace;
+pub use trace::{Event, What};
 
 /// Bytes of a line.
 pub const LINE: u64 = 64;
 /// Bytes of a page, which has one bias.
 pub const PAGE: u64 = 4096;
 
-/// The host's copy of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Host {
-    /// None.
-    #[default]
-    Invalid,
-    /// Readable.
-    Shared,
-    /// The only copy, as in memory.
-    Exclusive,
-    /// The only copy, newer than memory.
-    Modified,
-}
-
-/// The device's copy of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// None.
-    #[default]
-    Invalid,
-    /// Readable.
-    Shared,
-    /// The only copy, as in memory.
-    Exclusive,
-    /// The only copy, newer than memory.
-    Modified,
-}
-
-/// Whose accesses to a page need no permission.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bias {
-    /// The host's, which may hold its lines.
-    #[default]
-    Host,
-    /// The device's: the host holds none of them.
-    Device,
-}
-
-/// A step of the protocol. Those of the CXL.mem channels have the names of section 3.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// Host to device: a copy for reading.
-    MemRd,
-    /// Host to device: the only copy, for writing (`MemRd` with SnpInv and MetaValue Any).
-    MemRdOwn,
-    /// Host to device: the only copy, without data, since the host has it already.
-    MemInv,
-    /// Host to device: data that the host has changed.
-    MemWr,
-    /// Host to device: a clean copy was given up.
-    MemClnEvct,
-    /// Host to device: the host keeps a copy for reading.
-    BiRspS,
-    /// Host to device: the host has no copy any more.
-    BiRspI,
-    /// Device to host: here is a copy for reading.
-    CmpS,
-    /// Device to host: here is the only copy.
-    CmpE,
-    /// Device to host: leave at most a copy for reading, and write back what is newer.
-    BiSnpData,
-    /// Device to host: give the line up, and write back what is newer.
-    BiSnpInv,
-    /// In the device: its cache takes the line from memory.
-    Fill,
-    /// In the device: memory takes the line from its cache.
-    WriteBack,
-    /// In the device: its cache gives the line up, or the right to write it, with no change to memory.
-    Yield,
-}
-
-/// One step of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Counts steps since the engine was made.
-    pub number: u64,
-    /// Device address of the line.
-    pub line: u64,
-    /// What happens.
-    pub message: Message,
-}
-
 /// Sizes of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Bytes of the memory; a multiple of [`PAGE`].
     pub capacity: u64,
-    /// Lines that the device's cache holds, and the ways of its sets.
-    pub cache: (usize, usize),
-    /// Lines of the host that the snoop filter keeps track of, and the ways of its sets.
-    pub filter: (usize, usize),
+    /// Bytes that have one state: [`LINE`], or [`PAGE`] where only pages are known.
+    pub granule: u64,
+    /// Lines that the device's cache holds, and the ways of its sets; `None` for all.
+    pub cache: Option<(usize, usize)>,
+    /// Lines of the host that the snoop filter keeps track of, and the ways of its sets; `None` for all.
+    pub filter: Option<(usize, usize)>,
+}
+
+impl Config {
+    /// The first address of what the byte at an address has its state with.
+    fn start(&self, dpa: u64) -> u64 {
+        dpa - dpa % self.granule
+    }
 }
 
 /// The engine.
 #[derive(Debug)]
 pub struct Engine {
-    capacity: u64,
+    config: Config,
     /// What the host holds, as the device knows it; in lockstep with `filter`.
     host: BTreeMap<u64, Host>,
     filter: Sets,
@@ -145,17 +83,12 @@ pub struct Engine {
     trace: Option<Trace>,
 }
 
-#[derive(Debug)]
-struct Trace {
-    events: VecDeque<Event>,
-    most: usize,
-}
-
 impl Engine {
     /// An engine of memory that nobody holds a line of, all in host bias.
     ///
     /// # Errors
-    /// [`Error::Unaligned`] for a capacity that is not of whole pages, or sizes that are not of whole sets.
+    /// [`Error::Unaligned`] for a capacity that is not of whole pages, sizes that are not of whole sets, or another
+    /// granule than the two.
     pub fn new(config: Config) -> Result<Self, Error> {
         if !config.capacity.is_multiple_of(PAGE) {
             return Err(Error::Unaligned {
@@ -164,12 +97,19 @@ impl Engine {
                 unit: PAGE,
             });
         }
+        if ![LINE, PAGE].contains(&config.granule) {
+            return Err(Error::Unaligned {
+                what: "a granule of coherence",
+                bytes: config.granule,
+                unit: LINE,
+            });
+        }
         Ok(Self {
-            capacity: config.capacity,
+            config,
             host: BTreeMap::new(),
-            filter: Sets::new("a snoop filter", config.filter)?,
+            filter: Sets::new("a snoop filter", config.filter, config.granule)?,
             device: BTreeMap::new(),
-            cache: Sets::new("a cache", config.cache)?,
+            cache: Sets::new("a cache", config.cache, config.granule)?,
             device_bias: BTreeSet::new(),
             statistics: Statistics::default(),
             steps: 0,
@@ -177,18 +117,36 @@ impl Engine {
         })
     }
 
+    /// Its sizes.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config
+    }
+
     /// Keeps the last `most` steps from now on; 0 keeps none.
     pub fn set_trace(&mut self, most: usize) {
-        self.trace = (most > 0).then(|| Trace {
-            events: VecDeque::new(),
-            most,
-        });
+        self.trace = (most > 0).then(|| Trace::new(most));
     }
 
     /// The steps that were kept, oldest first; they are forgotten.
     pub fn take_trace(&mut self) -> Vec<Event> {
-        let events = self.trace.as_mut().map(|trace| trace.events.drain(..));
-        events.map(Iterator::collect).unwrap_or_default()
+        self.trace.as_mut().map(Trace::take).unwrap_or_default()
+    }
+
+    /// At most `most` of the steps that are kept, oldest first, from a number on.
+    #[must_use]
+    pub fn trace(&self, from: u64, most: usize) -> Vec<Event> {
+        let trace = self.trace.as_ref();
+        trace
+            .map(|trace| trace.from(from, most))
+            .unwrap_or_default()
+    }
+
+    /// The numbers of the steps that are kept; it ends with that of the next one.
+    #[must_use]
+    pub fn traced(&self) -> Range<u64> {
+        let trace = self.trace.as_ref();
+        trace.map_or(self.steps..self.steps, |trace| trace.numbers(self.steps))
     }
 
     /// What has happened so far.
@@ -217,7 +175,10 @@ impl Engine {
     /// Who holds the line of an address.
     #[must_use]
     pub fn state(&self, dpa: u64) -> (Host, Device) {
-        let line = dpa - dpa % LINE;
+        self.states(self.config.start(dpa))
+    }
+
+    fn states(&self, line: u64) -> (Host, Device) {
         (self.host_state(line), self.device_state(line))
     }
 
@@ -240,25 +201,60 @@ impl Engine {
     }
 
     fn line(&self, dpa: u64) -> Result<u64, Error> {
-        if dpa >= self.capacity {
+        if dpa >= self.config.capacity {
             return Err(Error::NoExtent(dpa));
         }
-        Ok(dpa - dpa % LINE)
+        Ok(self.config.start(dpa))
     }
 
     fn say(&mut self, line: u64, message: Message) {
-        let event = Event {
-            number: self.steps,
-            line,
-            message,
-        };
-        self.steps += 1;
-        self.statistics.count(message);
-        if let Some(trace) = &mut self.trace {
-            if trace.events.len() == trace.most {
-                trace.events.pop_front();
+        self.statistics.count(message, self.config.granule);
+        self.record(line, message.by(), What::Message(message));
+    }
+
+    /// Begins an access, which [`Self::end`] ends.
+    fn begin(&mut self, line: u64, by: Side, access: Access) -> u64 {
+        let number = self.steps;
+        self.record(line, by, What::Access(access));
+        number
+    }
+
+    fn end(&mut self, number: u64) {
+        self.settle();
+        let line = self.trace.as_mut().and_then(|trace| trace.get(number));
+        if let Some(line) = line.map(|event| event.line) {
+            let after = self.states(line);
+            if let Some(event) = self.trace.as_mut().and_then(|trace| trace.get(number)) {
+                event.after = after;
             }
-            trace.events.push_back(event);
+        }
+    }
+
+    fn record(&mut self, line: u64, by: Side, what: What) {
+        self.settle();
+        let number = self.steps;
+        self.steps += 1;
+        let before = self.states(line);
+        if let Some(trace) = &mut self.trace {
+            trace.push(Event {
+                number,
+                by,
+                what,
+                line,
+                before,
+                after: before,
+            });
+        }
+    }
+
+    /// The states that the last step has led to are known now.
+    fn settle(&mut self) {
+        let last = self.trace.as_mut().and_then(Trace::last);
+        if let Some(line) = last.map(|event| event.line) {
+            let after = self.states(line);
+            if let Some(event) = self.trace.as_mut().and_then(Trace::last) {
+                event.after = after;
+            }
         }
     }
 
@@ -268,12 +264,19 @@ impl Engine {
     /// [`Error::NoExtent`] beyond the memory; so do all that take an address.
     pub fn host_read(&mut self, dpa: u64) -> Result<(), Error> {
         let line = self.line(dpa)?;
+        let access = self.begin(line, Side::Host, Access::Read);
+        self.read_by_host(line);
+        self.end(access);
+        Ok(())
+    }
+
+    fn read_by_host(&mut self, line: u64) {
         self.statistics.host_reads += 1;
         self.take_back(line);
         if self.host_state(line) != Host::Invalid {
             self.statistics.host_hits += 1;
             self.filter.touch(line);
-            return Ok(());
+            return;
         }
         self.say(line, Message::MemRd);
         self.make_room_in_filter(line);
@@ -281,7 +284,7 @@ impl Engine {
             Device::Invalid => {
                 self.say(line, Message::CmpE);
                 self.set_host(line, Host::Exclusive);
-                return Ok(());
+                return;
             }
             Device::Shared => {}
             Device::Exclusive => {
@@ -295,7 +298,6 @@ impl Engine {
         }
         self.say(line, Message::CmpS);
         self.set_host(line, Host::Shared);
-        Ok(())
     }
 
     /// The host stores to a line.
@@ -304,6 +306,13 @@ impl Engine {
     /// As [`Self::host_read`].
     pub fn host_write(&mut self, dpa: u64) -> Result<(), Error> {
         let line = self.line(dpa)?;
+        let access = self.begin(line, Side::Host, Access::Write);
+        self.write_by_host(line);
+        self.end(access);
+        Ok(())
+    }
+
+    fn write_by_host(&mut self, line: u64) {
         self.statistics.host_writes += 1;
         self.take_back(line);
         match self.host_state(line) {
@@ -311,7 +320,7 @@ impl Engine {
                 self.statistics.host_hits += 1;
                 self.filter.touch(line);
                 self.host.insert(line, Host::Modified);
-                return Ok(());
+                return;
             }
             Host::Shared => {
                 self.statistics.host_upgrades += 1;
@@ -326,7 +335,6 @@ impl Engine {
         self.drop_from_device(line);
         self.say(line, Message::CmpE);
         self.set_host(line, Host::Modified);
-        Ok(())
     }
 
     /// The host gives a line up, if it has it.
@@ -335,13 +343,19 @@ impl Engine {
     /// As [`Self::host_read`].
     pub fn host_evict(&mut self, dpa: u64) -> Result<(), Error> {
         let line = self.line(dpa)?;
+        let access = self.begin(line, Side::Host, Access::Evict);
+        self.evict_by_host(line);
+        self.end(access);
+        Ok(())
+    }
+
+    fn evict_by_host(&mut self, line: u64) {
         match self.host_state(line) {
-            Host::Invalid => return Ok(()),
+            Host::Invalid => return,
             Host::Modified => self.say(line, Message::MemWr),
             Host::Shared | Host::Exclusive => self.say(line, Message::MemClnEvct),
         }
         self.forget_host(line);
-        Ok(())
     }
 
     /// The device loads from a line.
@@ -350,11 +364,18 @@ impl Engine {
     /// As [`Self::host_read`].
     pub fn device_read(&mut self, dpa: u64) -> Result<(), Error> {
         let line = self.line(dpa)?;
+        let access = self.begin(line, Side::Device, Access::Read);
+        self.read_by_device(line);
+        self.end(access);
+        Ok(())
+    }
+
+    fn read_by_device(&mut self, line: u64) {
         self.statistics.device_reads += 1;
         if self.device_state(line) != Device::Invalid {
             self.statistics.device_hits += 1;
             self.cache.touch(line);
-            return Ok(());
+            return;
         }
         self.statistics.device_misses += 1;
         let shared = match self.host_state(line) {
@@ -374,7 +395,6 @@ impl Engine {
             Device::Exclusive
         };
         self.device.insert(line, state);
-        Ok(())
     }
 
     /// The device stores to a line.
@@ -383,6 +403,13 @@ impl Engine {
     /// As [`Self::host_read`].
     pub fn device_write(&mut self, dpa: u64) -> Result<(), Error> {
         let line = self.line(dpa)?;
+        let access = self.begin(line, Side::Device, Access::Write);
+        self.write_by_device(line);
+        self.end(access);
+        Ok(())
+    }
+
+    fn write_by_device(&mut self, line: u64) {
         self.statistics.device_writes += 1;
         let state = self.device_state(line);
         match state {
@@ -401,7 +428,6 @@ impl Engine {
             self.cache.touch(line);
         }
         self.device.insert(line, Device::Modified);
-        Ok(())
     }
 
     /// The device gives a line up, if it has it.
@@ -410,106 +436,10 @@ impl Engine {
     /// As [`Self::host_read`].
     pub fn device_evict(&mut self, dpa: u64) -> Result<(), Error> {
         let line = self.line(dpa)?;
+        let access = self.begin(line, Side::Device, Access::Evict);
         self.drop_from_device(line);
+        self.end(access);
         Ok(())
-    }
-
-    /// Puts the pages of a range into a bias; how many were in the other one.
-    ///
-    /// # Errors
-    /// [`Error::NoExtent`] unless all of the range is in the memory.
-    pub fn set_bias(&mut self, dpa: u64, bytes: u64, bias: Bias) -> Result<u64, Error> {
-        let pages = self.pages(dpa, bytes)?;
-        let mut flips = 0;
-        for page in pages {
-            let is = self.bias(page * PAGE);
-            if is != bias {
-                self.flip(page, bias);
-                flips += 1;
-            }
-        }
-        Ok(flips)
-    }
-
-    /// Puts each page of a range into the bias that it is not in; how many.
-    ///
-    /// # Errors
-    /// As [`Self::set_bias`].
-    pub fn flip_bias(&mut self, dpa: u64, bytes: u64) -> Result<u64, Error> {
-        let pages = self.pages(dpa, bytes)?;
-        let flips = pages.end - pages.start;
-        for page in pages {
-            let bias = match self.bias(page * PAGE) {
-                Bias::Host => Bias::Device,
-                Bias::Device => Bias::Host,
-            };
-            self.flip(page, bias);
-        }
-        Ok(flips)
-    }
-
-    /// Forgets what is held of a range, whose memory begins anew: nobody's data are written back. Pages that are all in it
-    /// go into host bias.
-    ///
-    /// # Errors
-    /// As [`Self::set_bias`].
-    pub fn discard(&mut self, dpa: u64, bytes: u64) -> Result<(), Error> {
-        let end = dpa.checked_add(bytes).filter(|end| *end <= self.capacity);
-        let end = end.ok_or(Error::NoExtent(dpa))?;
-        let lines = dpa - dpa % LINE..end;
-        for line in held(&self.host, lines.clone()) {
-            self.forget_host(line);
-        }
-        for line in held(&self.device, lines) {
-            self.forget_device(line);
-        }
-        let pages = dpa.div_ceil(PAGE)..(end / PAGE).max(dpa.div_ceil(PAGE));
-        let pages: Vec<u64> = self.device_bias.range(pages).copied().collect();
-        for page in pages {
-            self.device_bias.remove(&page);
-        }
-        Ok(())
-    }
-
-    fn pages(&self, dpa: u64, bytes: u64) -> Result<std::ops::Range<u64>, Error> {
-        let end = dpa.checked_add(bytes).filter(|end| *end <= self.capacity);
-        let end = end.ok_or(Error::NoExtent(dpa))?;
-        Ok(dpa / PAGE..if bytes == 0 {
-            dpa / PAGE
-        } else {
-            end.div_ceil(PAGE)
-        })
-    }
-
-    fn flip(&mut self, page: u64, bias: Bias) {
-        let lines = page * PAGE..(page + 1) * PAGE;
-        match bias {
-            Bias::Device => {
-                self.statistics.flips_to_device += 1;
-                for line in held(&self.host, lines) {
-                    self.statistics.flipped_lines += 1;
-                    self.snoop(line, Message::BiSnpInv);
-                }
-                self.device_bias.insert(page);
-            }
-            Bias::Host => {
-                self.statistics.flips_to_host += 1;
-                for line in held(&self.device, lines) {
-                    self.statistics.flipped_lines += 1;
-                    self.drop_from_device(line);
-                }
-                self.device_bias.remove(&page);
-            }
-        }
-    }
-
-    /// An access of the host ends the device bias of its page.
-    fn take_back(&mut self, line: u64) {
-        let page = line / PAGE;
-        if self.device_bias.contains(&page) {
-            self.statistics.host_took_back += 1;
-            self.flip(page, Bias::Host);
-        }
     }
 
     /// Asks the host for a line that it holds, and hears its answer.
@@ -567,6 +497,6 @@ impl Engine {
 }
 
 /// The lines of a range that somebody holds.
-fn held<T>(lines: &BTreeMap<u64, T>, range: std::ops::Range<u64>) -> Vec<u64> {
+fn held<T>(lines: &BTreeMap<u64, T>, range: Range<u64>) -> Vec<u64> {
     lines.range(range).map(|(line, _)| *line).collect()
 }

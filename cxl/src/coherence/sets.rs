@@ -1,47 +1,57 @@
 //! Which lines a directory of limited size holds.
 
-use super::LINE;
 use crate::Error;
 
 /// Sets of lines, each in the order of its last use, the oldest first.
 #[derive(Debug)]
 pub struct Sets {
+    /// None: there is room for all.
     sets: Vec<Vec<u64>>,
     ways: usize,
+    granule: u64,
 }
 
 impl Sets {
-    /// For so many lines, in sets of so many ways.
-    pub fn new(what: &'static str, (lines, ways): (usize, usize)) -> Result<Self, Error> {
-        if ways == 0 || lines == 0 || !lines.is_multiple_of(ways) {
+    /// For so many lines of `granule` bytes, in sets of so many ways; `None` for all.
+    pub fn new(
+        what: &'static str,
+        size: Option<(usize, usize)>,
+        granule: u64,
+    ) -> Result<Self, Error> {
+        let (lines, ways) = size.unwrap_or((0, 1));
+        if size.is_some() && (ways == 0 || lines == 0 || !lines.is_multiple_of(ways)) {
             return Err(Error::Unaligned {
                 what,
-                bytes: lines as u64 * LINE,
-                unit: ways as u64 * LINE,
+                bytes: lines as u64 * granule,
+                unit: ways as u64 * granule,
             });
         }
         Ok(Self {
             sets: vec![Vec::new(); lines / ways],
             ways,
+            granule,
         })
     }
 
-    fn set(&mut self, line: u64) -> &mut Vec<u64> {
+    fn set(&mut self, line: u64) -> Option<&mut Vec<u64>> {
         let count = self.sets.len() as u64;
-        &mut self.sets[(line / LINE % count) as usize]
+        let set = (line / self.granule).checked_rem(count)?;
+        self.sets.get_mut(set as usize)
     }
 
     /// The line that has to go before another one comes, which is not there yet.
     pub fn victim(&mut self, line: u64) -> Option<u64> {
         let ways = self.ways;
-        let set = self.set(line);
+        let set = self.set(line)?;
         (set.len() >= ways).then(|| set.first().copied()).flatten()
     }
 
     /// Adds a line, for which there is room, or uses one that is there.
     pub fn insert(&mut self, line: u64) {
         self.remove(line);
-        self.set(line).push(line);
+        if let Some(set) = self.set(line) {
+            set.push(line);
+        }
     }
 
     /// Uses a line that is there.
@@ -51,6 +61,8 @@ impl Sets {
 
     /// Removes a line, if it is there.
     pub fn remove(&mut self, line: u64) {
-        self.set(line).retain(|&other| other != line);
+        if let Some(set) = self.set(line) {
+            set.retain(|&other| other != line);
+        }
     }
 }

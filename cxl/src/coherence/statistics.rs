@@ -1,6 +1,6 @@
 //! What has happened, in numbers.
 
-use super::{LINE, Message};
+use super::Message;
 
 /// Counters since the engine was made or last reset. Each counts something that has happened, and nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,17 +87,17 @@ impl Statistics {
         ]
     }
 
-    /// Counts a step.
-    pub(super) fn count(&mut self, message: Message) {
+    /// Counts a message about `granule` bytes.
+    pub(super) fn count(&mut self, message: Message, granule: u64) {
         match message {
             Message::MemRd | Message::MemRdOwn => {
                 self.requests += 1;
-                self.link_bytes += LINE;
+                self.link_bytes += granule;
             }
             Message::MemInv => self.requests += 1,
             Message::MemWr => {
                 self.host_write_backs += 1;
-                self.link_bytes += LINE;
+                self.link_bytes += granule;
             }
             Message::MemClnEvct => self.host_clean_evictions += 1,
             Message::BiSnpData => self.snoops_for_data += 1,

@@ -20,13 +20,17 @@ impl Random {
 const PAGES: u64 = 6;
 const LINES_OF_PAGE: u64 = PAGE / LINE;
 
-fn engine(cache: (usize, usize), filter: (usize, usize)) -> Engine {
-    let mut engine = Engine::new(Config {
+fn config(cache: (usize, usize), filter: (usize, usize)) -> Config {
+    Config {
         capacity: PAGES * PAGE,
-        cache,
-        filter,
-    })
-    .unwrap();
+        granule: LINE,
+        cache: Some(cache),
+        filter: Some(filter),
+    }
+}
+
+fn engine(cache: (usize, usize), filter: (usize, usize)) -> Engine {
+    let mut engine = Engine::new(config(cache, filter)).unwrap();
     engine.set_trace(1 << 20);
     engine
 }
@@ -36,8 +40,20 @@ fn large() -> Engine {
 }
 
 fn messages(engine: &mut Engine) -> Vec<Message> {
-    let trace = engine.take_trace();
-    trace.into_iter().map(|event| event.message).collect()
+    said(engine)
+        .into_iter()
+        .map(|(_, message)| message)
+        .collect()
+}
+
+/// The messages since the last call, with their lines.
+fn said(engine: &mut Engine) -> Vec<(u64, Message)> {
+    let trace = engine.take_trace().into_iter();
+    let message = |event: Event| match event.what {
+        What::Message(message) => Some((event.line, message)),
+        What::Access(_) => None,
+    };
+    trace.filter_map(message).collect()
 }
 
 /// Brings a line into a state by the shortest way.
@@ -233,11 +249,7 @@ fn a_full_snoop_filter_takes_lines_from_the_host() {
     engine.take_trace();
     engine.host_read(9 * LINE).unwrap();
     use Message::*;
-    let said: Vec<_> = engine.take_trace();
-    let said: Vec<_> = said
-        .iter()
-        .map(|event| (event.line, event.message))
-        .collect();
+    let said = said(&mut engine);
     let (new, old) = (9 * LINE, LINE);
     assert_eq!(
         said,
@@ -261,8 +273,7 @@ fn a_full_snoop_filter_takes_lines_from_the_host() {
 fn what_does_not_fit_is_refused() {
     let config = Config {
         capacity: PAGE,
-        cache: (16, 16),
-        filter: (16, 16),
+        ..config((16, 16), (16, 16))
     };
     for wrong in [
         Config {
@@ -270,15 +281,19 @@ fn what_does_not_fit_is_refused() {
             ..config
         },
         Config {
-            cache: (17, 16),
+            cache: Some((17, 16)),
             ..config
         },
         Config {
-            cache: (16, 0),
+            cache: Some((16, 0)),
             ..config
         },
         Config {
-            filter: (0, 1),
+            filter: Some((0, 1)),
+            ..config
+        },
+        Config {
+            granule: 128,
             ..config
         },
     ] {
@@ -314,4 +329,95 @@ fn memory_that_begins_anew_is_held_by_nobody() {
     assert_eq!(engine.lines(), (1, 0));
     assert_eq!(engine.bias(2 * PAGE), Bias::Host);
     assert_eq!(engine.state(PAGE).0, Host::Modified);
+}
+
+#[test]
+fn each_step_is_kept_with_who_did_it_and_what_it_changed() {
+    let mut engine = large();
+    engine.host_write(5).unwrap();
+    engine.device_read(LINE - 1).unwrap();
+    engine.set_bias(0, 1, Bias::Device).unwrap();
+    let trace = engine.trace(0, 100);
+    assert_eq!(engine.trace(0, 100), trace, "and stays");
+    let lines: Vec<String> = trace
+        .iter()
+        .map(|event| serde_json::to_string(event).unwrap())
+        .collect();
+    let expected = [
+        r#"{"number":0,"by":"host","what":"write","line":0,"before":["I","I"],"after":["M","I"]}"#,
+        r#"{"number":1,"by":"host","what":"MemRdOwn","line":0,"before":["I","I"],"after":["I","I"]}"#,
+        r#"{"number":2,"by":"device","what":"CmpE","line":0,"before":["I","I"],"after":["M","I"]}"#,
+        r#"{"number":3,"by":"device","what":"read","line":0,"before":["M","I"],"after":["S","S"]}"#,
+        r#"{"number":4,"by":"device","what":"BiSnpData","line":0,"before":["M","I"],"after":["M","I"]}"#,
+        r#"{"number":5,"by":"host","what":"MemWr","line":0,"before":["M","I"],"after":["M","I"]}"#,
+        r#"{"number":6,"by":"host","what":"BiRspS","line":0,"before":["M","I"],"after":["S","I"]}"#,
+        r#"{"number":7,"by":"device","what":"Fill","line":0,"before":["S","I"],"after":["S","S"]}"#,
+        r#"{"number":8,"by":"device","what":"device-bias","line":0,"before":["S","S"],"after":["I","S"]}"#,
+        r#"{"number":9,"by":"device","what":"BiSnpInv","line":0,"before":["S","S"],"after":["S","S"]}"#,
+        r#"{"number":10,"by":"host","what":"BiRspI","line":0,"before":["S","S"],"after":["I","S"]}"#,
+    ];
+    assert_eq!(lines, expected);
+    for (line, event) in lines.iter().zip(&trace) {
+        assert_eq!(&serde_json::from_str::<Event>(line).unwrap(), event);
+    }
+    assert_eq!(engine.trace(4, 2), trace[4..6]);
+    assert_eq!(engine.trace(11, 2), []);
+    engine.discard(64, 128).unwrap();
+    let last = serde_json::to_string(&engine.trace(11, 9)).unwrap();
+    assert!(
+        last.contains(r#""what":{"discard":128},"line":64"#),
+        "{last}"
+    );
+}
+
+#[test]
+fn the_oldest_steps_go_where_there_is_no_room() {
+    let mut engine = large();
+    engine.set_trace(4);
+    assert_eq!(engine.traced(), 0..0);
+    for line in 0..3 {
+        engine.host_read(line * LINE).unwrap();
+    }
+    assert_eq!(engine.traced(), 5..9);
+    let numbers: Vec<u64> = engine
+        .trace(0, 9)
+        .iter()
+        .map(|event| event.number)
+        .collect();
+    assert_eq!(numbers, [5, 6, 7, 8]);
+    // A step that is gone cannot be told how its access ended.
+    engine.set_trace(1);
+    engine.host_write(PAGE).unwrap();
+    assert_eq!(engine.trace(0, 9).len(), 1);
+}
+
+#[test]
+fn pages_take_the_place_of_lines_where_only_they_are_known() {
+    let mut engine = Engine::new(Config {
+        granule: PAGE,
+        cache: None,
+        filter: None,
+        ..config((16, 16), (16, 16))
+    })
+    .unwrap();
+    engine.set_trace(100);
+    for page in 0..PAGES {
+        engine.host_write(page * PAGE + 8).unwrap();
+    }
+    use Message::*;
+    engine.take_trace();
+    engine.device_read(2 * PAGE - 1).unwrap();
+    let said = said(&mut engine);
+    assert_eq!(
+        said,
+        [BiSnpData, MemWr, BiRspS, Fill].map(|message| (PAGE, message))
+    );
+    assert_eq!(engine.state(PAGE + 100), (Host::Shared, Device::Shared));
+    // A page that begins anew only in part is still held.
+    engine.discard(PAGE, PAGE - 64).unwrap();
+    assert_eq!(engine.state(PAGE).0, Host::Shared);
+    engine.discard(PAGE, PAGE).unwrap();
+    assert_eq!(engine.state(PAGE), (Host::Invalid, Device::Invalid));
+    assert_eq!(engine.statistics().link_bytes, (PAGES + 1) * PAGE);
+    assert_eq!(engine.lines().0 as u64, PAGES - 1);
 }

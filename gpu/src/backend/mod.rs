@@ -71,6 +71,9 @@ pub trait Context: Send + Sync {
     /// Ends what runs, as far as the device can; for a client that is gone.
     fn cancel(&self);
 
+    /// Bytes that [`Self::alloc`] has given and that are not free again.
+    fn used(&self) -> u64;
+
     /// The device address of `bytes` bytes of zeros.
     fn alloc(&self, bytes: u64, placement: Placement) -> Result<u64, Error>;
 

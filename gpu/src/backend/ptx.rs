@@ -76,6 +76,10 @@ impl Context for PtxContext {
         self.0.cancel();
     }
 
+    fn used(&self) -> u64 {
+        self.0.used()
+    }
+
     fn alloc(&self, bytes: u64, placement: Placement) -> Result<u64, Error> {
         match placement {
             Placement::Device => self.0.alloc(bytes),

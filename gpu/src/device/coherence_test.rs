@@ -18,7 +18,12 @@ impl Coherence for Account {
         self.say(format!("{what} {offset:#x} {bytes}"));
     }
 
-    fn renew(&self, offset: u64, bytes: u64) {
+    fn boundary(&self) {
+        self.say("boundary".into());
+    }
+
+    fn renew(&self, offset: u64, bytes: u64, zero: &mut dyn FnMut()) {
+        zero();
         self.say(format!("renew {offset:#x} {bytes}"));
     }
 
@@ -37,7 +42,7 @@ impl Coherence for Account {
     }
 
     fn statistics(&self) -> Vec<u64> {
-        (100..124).collect()
+        (100..126).collect()
     }
 }
 
@@ -102,15 +107,15 @@ fn bias_is_set_for_pages_of_the_clients_own_and_counters_are_told() {
     assert_eq!(account.said(), Vec::<String>::new());
 
     let ask = client.with(64, &[0; 32], command(op::COHERENCE_STATISTICS, [0; 4]));
-    assert_eq!(client.ok(ask)[0], 24);
+    assert_eq!(client.ok(ask)[0], 26);
     let expected: Vec<u8> = (100_u64..104).flat_map(u64::to_le_bytes).collect();
     assert_eq!(client.at(64, 32), expected, "as many as find room");
     let counter = |index| {
         let reply = machine.control(control::COHERENCE_STATISTIC, [index, 0, 0, 0]);
         (reply.result, reply.outs[0])
     };
-    assert_eq!([counter(0), counter(23)], [(0, 100), (0, 123)]);
-    assert_eq!([counter(24), counter(u64::MAX)], [(1, 0); 2]);
+    assert_eq!([counter(0), counter(25)], [(0, 100), (0, 125)]);
+    assert_eq!([counter(26), counter(u64::MAX)], [(1, 0); 2]);
     assert_eq!(machine.device.view().coherence["link_bytes"], 123);
 }
 
@@ -126,6 +131,9 @@ fn every_access_is_told_where_that_is_asked_for() {
     let launch = launch(kernel, 1, 2);
     client.ok(client.with(0, &params([a, b, c, 2]), launch));
     let mut said = account.said();
+    // The commands that reach device memory lie between two boundaries each.
+    assert_eq!([&said[0], &said[said.len() - 1]], ["boundary"; 2]);
+    said.retain(|what| what != "boundary");
     said.sort();
     let at = |buffer: u64| buffer - crate::memory::BASE;
     let mut expected: Vec<String> = [(a, "read"), (b, "read"), (c, "write")]
@@ -135,13 +143,16 @@ fn every_access_is_told_where_that_is_asked_for() {
     expected.sort();
     assert_eq!(said, expected);
     assert_eq!(download(&client, c, 8), floats([2.0, 4.0].into_iter()));
-    assert_eq!(account.said(), [format!("read {:#x} 8", at(c))]);
+    let read = format!("read {:#x} 8", at(c));
+    assert_eq!(account.said(), ["boundary", &read, "boundary"]);
     client.ok(command(op::MEM_SET, [a, 7, 4, 2]));
     client.ok(command(op::MEM_COPY_DTOD, [b, a, 8, 0]));
     let said = [(a, "write"), (a, "read"), (b, "write")];
+    let [set, read, write] = said.map(|(buffer, what)| format!("{what} {:#x} 8", at(buffer)));
+    let between = "boundary".to_string();
     assert_eq!(
         account.said(),
-        said.map(|(buffer, what)| format!("{what} {:#x} 8", at(buffer)))
+        [&between, &set, &between, &between, &read, &write, &between].map(String::clone)
     );
 }
 

@@ -45,6 +45,11 @@ pub fn execute(session: &Session, command: &Submission) -> Done {
     }
     match command.opcode {
         op::MODULE_LOAD => module_load(session, command),
+        op::MEM_COPY_HTOD
+        | op::MEM_COPY_DTOH
+        | op::MEM_COPY_DTOD
+        | op::MEM_SET
+        | op::LAUNCH_KERNEL => session.apart(|| simple(session, command)).into(),
         _ => simple(session, command).into(),
     }
 }

@@ -76,15 +76,24 @@ impl Legacy {
             cmd::CTX_SYNC => self.session()?.check()?,
             cmd::MEM_ALLOC => answer = self.session()?.alloc(p0, Placement::Device)?,
             cmd::MEM_FREE => self.session()?.free(p0)?,
-            cmd::MEM_COPY_HTOD => self.session()?.write(p0, part(data, p1)?)?,
-            cmd::MEM_COPY_DTOH => self.session()?.read(p0, part(data, p1)?)?,
+            cmd::MEM_COPY_HTOD => {
+                let (session, from) = (self.session()?, part(data, p1)?);
+                session.apart(|| session.write(p0, from))?;
+            }
+            cmd::MEM_COPY_DTOH => {
+                let (session, to) = (self.session()?, part(data, p1)?);
+                session.apart(|| session.read(p0, to))?;
+            }
             cmd::MODULE_LOAD_PTX => answer = load(self.session()?, data)?.into(),
             cmd::FUNC_GET => {
                 let name = text(data, MAX_NAME as usize);
                 let name = String::from_utf8_lossy(&name);
                 answer = self.session()?.function(p0, &name)?.0.into();
             }
-            cmd::LAUNCH_KERNEL => launch(self.session()?, &command.params, data)?,
+            cmd::LAUNCH_KERNEL => {
+                let session = self.session()?;
+                session.apart(|| launch(session, &command.params, data))?;
+            }
             _ => return Err(Error::InvalidValue("version 1 has no such command")),
         }
         Ok([answer, 0, 0, 0])

@@ -296,6 +296,19 @@ impl Session {
         coherence.ok_or(Error::NotSupported(op::BIAS_SET.into()))
     }
 
+    /// Does what reaches device memory apart from what is before and behind it.
+    pub fn apart<R>(&self, reach: impl FnOnce() -> R) -> R {
+        let coherence = self.backend.coherence();
+        if let Some(coherence) = coherence {
+            coherence.boundary();
+        }
+        let result = reach();
+        if let Some(coherence) = coherence {
+            coherence.boundary();
+        }
+        result
+    }
+
     /// Pages of an allocation that share none with another client's.
     fn bias_range(&self, address: u64, bytes: u64) -> Result<(), Error> {
         let base = self.mappable(address, bytes)?;
@@ -476,6 +489,13 @@ impl Session {
             count.launches += 1;
             count.time += time;
         }
+    }
+
+    /// Bytes of device memory that are the client's.
+    pub fn memory_used(&self) -> u64 {
+        lock(&self.context)
+            .as_ref()
+            .map_or(0, |context| context.used())
     }
 
     /// Bytes of device memory that are free, and all.

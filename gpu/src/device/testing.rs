@@ -86,7 +86,7 @@ impl Machine {
             watchdog: Some(DEADLINE),
             tier: Tier::Interpreter,
         };
-        let region = MmapRegion::new(MEMORY as usize).unwrap();
+        let region = Arc::new(MmapRegion::new(MEMORY as usize).unwrap());
         let memory = DeviceMemory::coherent(region, Some(coherence), exact);
         Self::with(memory, options)
     }

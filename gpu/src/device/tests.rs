@@ -49,6 +49,7 @@ fn a_vector_sum_goes_through_the_rings() {
     assert_eq!(session.launches, 1);
     assert_eq!(session.kernels["vector_add"].launches, 1);
     assert_eq!((session.bytes_in, session.bytes_out), (12_000, 4_000));
+    assert_eq!(session.memory, 12_000);
     assert_eq!(
         (session.modules, session.functions, session.regions),
         (1, 1, 1)

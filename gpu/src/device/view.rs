@@ -34,6 +34,8 @@ pub struct SessionView {
     pub launches: u64,
     /// ns that kernels ran.
     pub kernel_time: u64,
+    /// Bytes of device memory that are its own.
+    pub memory: u64,
     /// Bytes copied to the device and from it.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -116,6 +118,7 @@ impl SessionView {
             commands: counters.commands.load(Ordering::Relaxed),
             launches: counters.launches.load(Ordering::Relaxed),
             kernel_time: counters.kernel_time.load(Ordering::Relaxed),
+            memory: session.memory_used(),
             bytes_in: counters.bytes_in.load(Ordering::Relaxed),
             bytes_out: counters.bytes_out.load(Ordering::Relaxed),
             modules,

@@ -382,8 +382,11 @@ pub mod bias {
     pub const DEVICE: u64 = 1;
 }
 
-/// Counters of the lines that host and device share, in this order.
-pub const STATISTICS: [&str; 24] = [
+/// What host and device had to tell each other about memory that they share, in this order: counters, of accesses and of
+/// messages about lines; the epochs at whose end pages were looked at; and the bytes of what all of it is about. That
+/// `granule` is 64 where each access is counted, 4096 where pages take the place of lines, because all that is known is
+/// which pages a side has come for in an epoch, and 0 where nothing but flips of bias is counted.
+pub const STATISTICS: [&str; 26] = [
     "host_reads",
     "host_writes",
     "host_hits",
@@ -408,6 +411,8 @@ pub const STATISTICS: [&str; 24] = [
     "host_took_back",
     "flipped_lines",
     "link_bytes",
+    "epochs",
+    "granule",
 ];
 
 /// Flags of a [`Submission`].

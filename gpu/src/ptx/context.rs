@@ -111,6 +111,11 @@ impl Context {
             ))
     }
 
+    /// Bytes of all allocations.
+    pub fn used(&self) -> u64 {
+        lock(&self.allocations).values().sum()
+    }
+
     /// All allocations, by address.
     pub(super) fn allocations(&self) -> Vec<Range<u64>> {
         lock(&self.allocations)

@@ -143,7 +143,7 @@ fn the_guest_and_the_host_tell_the_same(guest: &str, host: &serde_json::Value) -
         .filter_map(|(name, count)| Some((name, count.parse().ok()?)))
         .collect();
     ensure!(
-        told.len() == 24 && told["link_bytes"] > 0 && serde_json::to_value(&told)? == *host,
+        told.len() == 26 && told["link_bytes"] > 0 && serde_json::to_value(&told)? == *host,
         "the guest sees {told:?}, the host {host}"
     );
     Ok(())

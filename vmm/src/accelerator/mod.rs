@@ -5,7 +5,10 @@
 //! function to the handle; the rest goes on by itself: a client in the guest rings for its queue by an ioeventfd, the queue's
 //! thread serves it and interrupts by an irqfd, and copies go between mappings of this process.
 
+mod accounts;
 mod commands;
+mod observer;
+mod pages;
 mod queues;
 
 use std::fs::File;
@@ -14,7 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cxl::cdat::Performance;
-use devices::coherence::SharedEngine;
+use devices::coherence::Traced;
+use devices::gpu;
 use devices::gpu::backend::Backend;
 use devices::gpu::backend::cuda::Cuda;
 use devices::gpu::backend::ptx::Ptx;
@@ -22,18 +26,20 @@ use devices::gpu::device::View;
 use devices::gpu::protocol::registers::Request;
 use devices::gpu::protocol::spec;
 use devices::gpu::ptx::{Options as PtxOptions, Tier};
-use devices::gpu::{self, Coherence, DeviceMemory};
-use devices::{Trapped, Type2, Type2Config};
+use devices::{Type2, Type2Config};
 use pci::{BarWindow, Link, NodeId};
 use vm_memory::{FileOffset, MmapRegion};
 
 use crate::board::Board;
+use crate::config::Coherence;
 use crate::error::{Error, Result};
 use crate::kvm::{MemoryMap, Memslots, Permission};
 use crate::memory::{PageSize, memfd, prefer_huge_pages};
 use crate::virtio::{Host, Vectors};
 
+use self::accounts::{Accounts, Trace};
 use self::commands::Commands;
+use self::observer::Epochs;
 use self::queues::Queues;
 
 /// What executes an accelerator's programs.
@@ -72,8 +78,8 @@ pub struct Options {
     pub backend: BackendOptions,
     /// Lines of the host that its snoop filter keeps track of.
     pub snoop_filter: u64,
-    /// The guest reaches its memory by exits alone, and its kernels are interpreted, so that each access is known.
-    pub trapped: bool,
+    /// What is known of accesses to its memory.
+    pub coherence: Coherence,
     /// A kernel that takes longer ends with error 702; `None` lets it run for ever.
     pub watchdog: Option<Duration>,
 }
@@ -92,7 +98,7 @@ pub fn attach(
         device: options.name.clone(),
         why: why.to_string(),
     };
-    let mut trapped = None;
+    let mut accounts = Accounts::default();
     let backend: Arc<dyn Backend> = match &options.backend {
         BackendOptions::Ptx {
             compute_capability,
@@ -102,16 +108,13 @@ pub fn attach(
                 watchdog: options.watchdog,
                 ..PtxOptions::default()
             };
-            let engine = SharedEngine::new(memory, options.cache, options.snoop_filter);
-            let engine = Arc::new(engine.map_err(|error| failed(&error))?);
-            let region = map(file, memory).map_err(|error| failed(&error))?;
-            let told: Arc<dyn Coherence> = Arc::clone(&engine) as _;
-            let arena = DeviceMemory::coherent(region, Some(told), options.trapped);
-            if options.trapped {
+            if options.coherence == Coherence::Trapped {
                 how.tier = Tier::Interpreter;
-                let memory = Arc::clone(&arena);
-                trapped = Some(Trapped { memory, engine });
             }
+            let region = Arc::new(map(file, memory).map_err(|error| failed(&error))?);
+            let kept = accounts::keep(host, options, file, region);
+            let (arena, kept) = kept.map_err(|error| failed(&error))?;
+            accounts = kept;
             Arc::new(Ptx::new(arena, how, *compute_capability, *driver_version))
         }
         BackendOptions::Cuda { library, device } => {
@@ -139,7 +142,7 @@ pub fn attach(
         performance: options.performance,
         memory,
         properties,
-        trapped,
+        trapped: accounts.trapped,
     };
     let free = Box::new(move || backend.available());
     let function = Type2::new(config, free, vectors.clone())?;
@@ -153,6 +156,8 @@ pub fn attach(
         data,
         memory: Arc::clone(file),
         shown: Mutex::default(),
+        trace: accounts.trace,
+        _epochs: accounts.epochs,
     };
     Ok((function, handle))
 }
@@ -185,6 +190,8 @@ pub struct Handle {
     data: Arc<File>,
     memory: Arc<File>,
     shown: Mutex<Shown>,
+    trace: Option<Trace>,
+    _epochs: Option<Epochs>,
 }
 
 impl Handle {
@@ -266,6 +273,12 @@ impl Handle {
     /// What it is and does.
     pub fn view(&self) -> View {
         self.device.view()
+    }
+
+    /// At most `most` of the steps of the coherence protocol that are kept, from a number on; `None` where accesses are not
+    /// known.
+    pub fn trace(&self, from: u64, most: usize) -> Option<Traced> {
+        self.trace.as_ref().map(|trace| trace(from, most))
     }
 
     /// Takes no commands of version 2 up, until it is resumed.

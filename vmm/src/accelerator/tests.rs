@@ -64,7 +64,7 @@ impl Machine {
                 driver_version: 12090,
             },
             snoop_filter: 1024,
-            trapped: false,
+            coherence: Coherence::Mapped,
             watchdog: None,
         };
         let file = Arc::new(memfd("gpu0", MEMORY, PageSize::Base).unwrap());

@@ -50,7 +50,7 @@
 //! | `hetgpu-device` | which of its devices, for `"cuda"` | 0 |
 //! | `compute_capability` | what the device claims to be, for `"ptx"` | `"7.5"` |
 //! | `driver_version` | what `cuDriverGetVersion` gives, for `"ptx"` | 12090 |
-//! | `coherence` | `"mapped"`, or `"trapped"`: each access to its memory is counted, exactly and slowly, for `"ptx"` | `"mapped"` |
+//! | `coherence` | `"mapped"`; `"observed"`: which pages host and device take from each other is counted (Linux 6.7), for `"ptx"`; `"trapped"`: each access is, exactly and slowly, for `"ptx"` | `"mapped"` |
 //! | `snoop_filter` | lines of the host that it keeps track of, a multiple of 16 | 65536 |
 //! | `watchdog` | seconds after which a kernel ends with error 702; 0: never | 10 |
 //! | `read_latency`, `write_latency` | of its memory, for CDAT | 150 |
@@ -131,9 +131,9 @@ use toml::de::DeTable;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use drawing::Node;
 pub use model::{
-    AcceleratorBackend, Arithmetic, Boot, Config, Device, Disk, HostBridge, HypervisorBit,
-    LabelStorage, MacAddress, Machine, MemoryKind, Net, Performance, Place, Port, Region, Switch,
-    Type2, Type3, Window,
+    AcceleratorBackend, Arithmetic, Boot, Coherence, Config, Device, Disk, HostBridge,
+    HypervisorBit, LabelStorage, MacAddress, Machine, MemoryKind, Net, Performance, Place, Port,
+    Region, Switch, Type2, Type3, Window,
 };
 pub use regions::{EndpointDecoder, PortDecoder, RegionPlan};
 pub use timing::{Clock, Timing};

@@ -161,10 +161,22 @@ pub struct Type2 {
     pub watchdog: Option<u64>,
     /// Lines of the host that its snoop filter keeps track of, a multiple of 16.
     pub snoop_filter: u64,
-    /// Each access to its memory, of the host by an exit and of a kernel by the interpreter, is told to the coherence engine.
-    pub trapped: bool,
+    /// What is known of accesses to its memory.
+    pub coherence: Coherence,
     /// What an access of the host to its memory costs.
     pub performance: Performance,
+}
+
+/// What is known of accesses to an accelerator's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coherence {
+    /// `"mapped"`: nothing; that costs nothing.
+    #[default]
+    Mapped,
+    /// `"observed"`: which pages the guest and the device have come for in an epoch, by page faults.
+    Observed,
+    /// `"trapped"`: each of them, of the guest by an exit and of a kernel by the interpreter.
+    Trapped,
 }
 
 /// What executes an accelerator's programs.

@@ -461,10 +461,32 @@ pub struct Gpu {
     pub memory: u64,
     /// Bytes that nobody owns.
     pub free: u64,
-    /// What the host and it had to tell each other about lines of its memory, in counters.
+    /// What the host and it had to tell each other about its memory: the counters that
+    /// [`STATISTICS`](devices::gpu::protocol::spec::STATISTICS) names, `granule` among them, which says what they count.
     pub coherence: BTreeMap<String, u64>,
     /// Its clients.
     pub sessions: Vec<GpuSession>,
+}
+
+/// The first line of a trace of the coherence protocol. Each other line is a [`cxl::coherence::Event`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuTrace {
+    /// Name of the accelerator in the configuration.
+    pub device: String,
+    /// Bytes of device memory.
+    pub memory: u64,
+    /// Bytes of a line: 64, or 4096 where pages take the place of lines.
+    pub granule: u64,
+    /// Lines that the device's cache holds, and the ways of its sets; `null` for all.
+    pub cache: Option<(usize, usize)>,
+    /// Lines of the host that the snoop filter keeps track of, and the ways of its sets; `null` for all.
+    pub snoop_filter: Option<(usize, usize)>,
+    /// Number of the oldest step that is kept; 0 while none had to go.
+    pub first: u64,
+    /// Number of the step that comes next.
+    pub next: u64,
+    /// The counters behind the last step before `next`.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// A client of an accelerator.
@@ -478,6 +500,8 @@ pub struct GpuSession {
     pub launches: u64,
     /// ns that they ran.
     pub kernel_time: u64,
+    /// Bytes of device memory that are its own.
+    pub memory: u64,
     /// Bytes copied to the device.
     pub bytes_in: u64,
     /// Bytes copied from the device.

@@ -8,6 +8,7 @@
 //! | `GET /v1/exits` | [`Exits`] |
 //! | `GET /v1/timing` | [`Timing`]; 409 where timing is off |
 //! | `GET /v1/gpu` | array of [`Gpu`]: the accelerators with their clients |
+//! | `GET /v1/gpu/trace?device=NAME&from=N&most=N` | JSON lines: a [`GpuTrace`], then at most `most` steps of the coherence protocol, those with numbers from `from` on; 0 and [`MOST_STEPS`] where they are not given. 409 where accesses are not known |
 //! | `GET /v1/media?device=NAME&dpa=N&length=N` | [`Media`]: a device's bytes by DPA, at most [`MOST_MEDIA`] |
 //! | `PUT /v1/pause` | 204 when the processors stand still |
 //! | `PUT /v1/resume` | 204 |
@@ -32,9 +33,9 @@ mod tests;
 
 pub use api::{
     AddDevice, Decoder, Device, EventSeverity, Exits, Failure, FailureKind, Function, Gpu,
-    GpuKernel, GpuQueue, GpuSession, HostBridge, Inject, Injection, Media, Memslot, Port, Removal,
-    RunState, Slot, State, Switch, TimedDevice, Timing, Tree, Type2, Type3, Window,
+    GpuKernel, GpuQueue, GpuSession, GpuTrace, HostBridge, Inject, Injection, Media, Memslot, Port,
+    Removal, RunState, Slot, State, Switch, TimedDevice, Timing, Tree, Type2, Type3, Window,
 };
 pub use client::{Answer, Client, ClientError};
-pub use routes::{Backend, MOST_MEDIA};
+pub use routes::{Backend, MOST_MEDIA, MOST_STEPS};
 pub use server::Server;

@@ -1,15 +1,19 @@
 //! From a request to the machine and back.
 
+use cxl::coherence::Event;
 use serde::Serialize;
 
 use super::api::{
-    AddDevice, Exits, Failure, FailureKind, Gpu, Inject, Media, Memslot, Removal, State, Timing,
-    Tree,
+    AddDevice, Exits, Failure, FailureKind, Gpu, GpuTrace, Inject, Media, Memslot, Removal, State,
+    Timing, Tree,
 };
 use super::http::{Request, Response, Status};
 
 /// Most bytes that one request for media returns.
 pub const MOST_MEDIA: u64 = 1 << 20;
+
+/// Most steps of the coherence protocol that one request returns.
+pub const MOST_STEPS: u64 = 10_000;
 
 /// The machine behind the socket. Called from several threads at once.
 pub trait Backend: Send + Sync {
@@ -43,6 +47,17 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// See [`Backend::state`].
     fn gpu(&self) -> Result<Vec<Gpu>, Failure>;
+    /// At most `most` steps of the coherence protocol of an accelerator, from a number on; `most` is at most [`MOST_STEPS`].
+    ///
+    /// # Errors
+    /// [`FailureKind::NotFound`] if there is no such accelerator, [`FailureKind::Conflict`] if accesses to its memory are
+    /// not known.
+    fn gpu_trace(
+        &self,
+        device: &str,
+        from: u64,
+        most: u64,
+    ) -> Result<(GpuTrace, Vec<Event>), Failure>;
     /// `length` bytes of a device from `dpa` on; `length` is at most [`MOST_MEDIA`].
     ///
     /// # Errors
@@ -127,7 +142,7 @@ struct Route {
 const QUIT: &str = "/v1/quit";
 
 /// The paths; the run functions return a body.
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 15] = [
     Route {
         method: "GET",
         path: "/v1/state",
@@ -157,6 +172,11 @@ const ROUTES: [Route; 14] = [
         method: "GET",
         path: "/v1/gpu",
         run: |machine, _| json(&machine.gpu()?),
+    },
+    Route {
+        method: "GET",
+        path: "/v1/gpu/trace",
+        run: gpu_trace,
     },
     Route {
         method: "GET",
@@ -312,18 +332,44 @@ fn inject(machine: &dyn Backend, asked: &Asked) -> Result<Option<String>, Failur
     machine.inject(&request).map(|()| None)
 }
 
+fn number(key: &str, text: &str, mend: &str) -> Result<u64, Failure> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    let bad = |_| {
+        let message = format!("{key}={text} is not a number");
+        Failure::new(FailureKind::BadRequest, message, mend)
+    };
+    number.map_err(bad)
+}
+
+/// JSON lines: what the trace is of, and its steps.
+fn gpu_trace(machine: &dyn Backend, asked: &Asked) -> Result<Option<String>, Failure> {
+    let mend = "write /v1/gpu/trace?device=NAME, with &from=N and &most=N for a part";
+    let optional = |key: &str, default: u64| {
+        let text = asked.optional(key);
+        text.map_or(Ok(default), |text| number(key, text, mend))
+    };
+    let device = asked.value("device", mend)?;
+    let (from, most) = (optional("from", 0)?, optional("most", MOST_STEPS)?);
+    if most > MOST_STEPS {
+        let message = format!("{most} steps are too many");
+        let mend = format!("ask for at most {MOST_STEPS} at once, and then from the next one on");
+        return Err(Failure::new(FailureKind::BadRequest, message, mend));
+    }
+    let (trace, events) = machine.gpu_trace(device, from, most)?;
+    let mut lines = json(&trace)?.unwrap_or_default();
+    for event in &events {
+        lines += &json(event)?.unwrap_or_default();
+    }
+    Ok(Some(lines))
+}
+
 fn media(machine: &dyn Backend, asked: &Asked) -> Result<Option<String>, Failure> {
     let mend = "write /v1/media?device=NAME&dpa=N&length=N";
-    let bad = |message: String| Failure::new(FailureKind::BadRequest, message, mend);
     let value = |key: &str| asked.value(key, mend);
-    let number = |key: &str| {
-        let text = value(key)?;
-        let number = match text.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
-        number.map_err(|_| bad(format!("{key}={text} is not a number")))
-    };
+    let number = |key: &str| number(key, value(key)?, mend);
     let (device, dpa, length) = (value("device")?, number("dpa")?, number("length")?);
     if length > MOST_MEDIA {
         let message = format!("{length} bytes are too many");

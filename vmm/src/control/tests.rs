@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::{fs, thread};
 
+use cxl::coherence::{Event, Message, Side, What};
 use tempfile::TempDir;
 
 use super::*;
@@ -73,6 +74,33 @@ impl Backend for Fake {
 
     fn gpu(&self) -> Result<Vec<Gpu>, Failure> {
         Ok(Vec::new())
+    }
+
+    fn gpu_trace(
+        &self,
+        device: &str,
+        from: u64,
+        most: u64,
+    ) -> Result<(GpuTrace, Vec<Event>), Failure> {
+        let trace = GpuTrace {
+            device: device.to_string(),
+            memory: 1 << 30,
+            granule: 64,
+            cache: Some((1024, 16)),
+            snoop_filter: None,
+            first: 3,
+            next: 9,
+            counters: BTreeMap::from([("host_reads".to_string(), 2)]),
+        };
+        let event = |number| Event {
+            number,
+            by: Side::Host,
+            what: What::Message(Message::MemRd),
+            line: 4096,
+            before: Default::default(),
+            after: Default::default(),
+        };
+        Ok((trace, (from..9).take(most as usize).map(event).collect()))
     }
 
     fn media(&self, device: &str, dpa: u64, length: u64) -> Result<Vec<u8>, Failure> {
@@ -215,6 +243,29 @@ fn every_get_answers_with_its_json() {
             body,
             "{target}"
         );
+    }
+}
+
+#[test]
+fn a_trace_is_lines_of_json_and_has_bounds() {
+    let served = Served::new();
+    let ask = |query: &str| served.ask("GET", &format!("/v1/gpu/trace?{query}"));
+    let body = ask("device=gpu0&from=0x4&most=2").unwrap().body;
+    let lines: Vec<&str> = body.lines().collect();
+    let expected = [
+        r#"{"device":"gpu0","memory":1073741824,"granule":64,"cache":[1024,16],"snoop_filter":null,"first":3,"next":9,"counters":{"host_reads":2}}"#,
+        r#"{"number":4,"by":"host","what":"MemRd","line":4096,"before":["I","I"],"after":["I","I"]}"#,
+        r#"{"number":5,"by":"host","what":"MemRd","line":4096,"before":["I","I"],"after":["I","I"]}"#,
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(ask("device=gpu0").unwrap().body.lines().count(), 10);
+    for (query, said) in [
+        ("from=0", "device is missing"),
+        ("device=gpu0&from=x", "from=x is not a number"),
+        ("device=gpu0&most=10001", "10001 steps are too many"),
+    ] {
+        let refused = ask(query).unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
     }
 }
 

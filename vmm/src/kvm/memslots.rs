@@ -12,6 +12,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRe
 
 use super::presence::PAGE;
 use super::shared::SharedMapping;
+use super::userfault::{Userfault, Window};
 use crate::error::{Error, HostContext, KvmContext, Result};
 use crate::layout::AddressRange;
 use crate::memory::Ram;
@@ -103,6 +104,8 @@ struct State {
     limit: u32,
     /// The pages that are poisoned.
     poisoned: BTreeSet<u64>,
+    /// Files whose pages are watched wherever they are shown.
+    watched: Vec<(Arc<File>, Arc<Userfault>)>,
 }
 
 #[derive(Debug)]
@@ -138,6 +141,7 @@ impl Memslots {
             next: 0,
             limit,
             poisoned: BTreeSet::new(),
+            watched: Vec::new(),
         };
         Self {
             vm,
@@ -200,6 +204,23 @@ impl Memslots {
         let inside = end <= slot.mapping.hpa + slot.mapping.len;
         (inside && state.poisoned.range(hpa..end).next().is_none()).then_some(())?;
         shared.page(at).ok().map(look)
+    }
+
+    /// Has each mapping of a file that is shown from now on watched.
+    pub(super) fn watch(&self, file: &Arc<File>, userfault: &Arc<Userfault>) {
+        let watched = (Arc::clone(file), Arc::clone(userfault));
+        self.lock().watched.push(watched);
+    }
+
+    /// Calls `each` with every mapping that shows a file; they stay meanwhile.
+    pub(super) fn each_showing(&self, file: &Arc<File>, mut each: impl FnMut(&Window)) {
+        for slot in self.lock().slots.values() {
+            if let Backing::Shared(shared) = &slot.memory
+                && let Some(window) = shared.window_of(file)
+            {
+                each(&window);
+            }
+        }
     }
 
     /// The guest's address of a byte of ours.
@@ -299,7 +320,13 @@ impl MemoryMap for Memslots {
         }
         let mut state = self.lock();
         state.check_free(hpa, len)?;
-        let memory = Backing::Shared(SharedMapping::new(file, offset, len)?);
+        let mapping = SharedMapping::new(file, offset, len)?;
+        for (watched, userfault) in &state.watched {
+            if let Some(window) = mapping.window_of(watched) {
+                userfault.arm(&window)?;
+            }
+        }
+        let memory = Backing::Shared(mapping);
         self.insert(&mut state, hpa, len, offset, permission, memory)
     }
 

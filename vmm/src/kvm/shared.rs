@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::poison::PoisonedPage;
 use super::presence::PAGE;
+use super::userfault::Window;
 use crate::error::{Error, HostContext, Result};
 use crate::memory::prefer_huge_pages;
 
@@ -47,6 +48,15 @@ impl SharedMapping {
     /// Where it begins in our address space.
     pub(super) fn address(&self) -> u64 {
         self.address.as_ptr() as u64
+    }
+
+    /// What it shows, if that is of this file.
+    pub(super) fn window_of(&self, file: &Arc<File>) -> Option<Window> {
+        let first = self.offset / PAGE;
+        Arc::ptr_eq(&self.file, file).then(|| Window {
+            address: self.address(),
+            pages: first..first + self.len as u64 / PAGE,
+        })
     }
 
     /// Puts a page that cannot be read in the place of the one `at` bytes from the start.

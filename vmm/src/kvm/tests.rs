@@ -6,6 +6,7 @@ mod life;
 mod memory;
 mod poison;
 mod presence;
+mod userfault;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

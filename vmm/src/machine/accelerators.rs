@@ -99,7 +99,7 @@ fn options(port: &Port, device: &Type2) -> Options {
             },
         },
         snoop_filter: device.snoop_filter,
-        trapped: device.trapped,
+        coherence: device.coherence,
         watchdog: device.watchdog.map(Duration::from_secs),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cxl::ComponentRegisters;
+use cxl::coherence::Event;
 use cxl::hdm::{EndpointDecoder, PortDecoder};
 use devices::{Device, SlotState};
 use pci::{Indicator, Link, NodeId, Parent};
@@ -13,7 +14,7 @@ use crate::accelerator;
 use crate::board::{CxlHostBridge, Responder, State as Models};
 use crate::config::Config;
 use crate::control::{
-    self as api, AddDevice, Backend, Decoder, Exits, Failure, FailureKind, Function, Gpu,
+    self as api, AddDevice, Backend, Decoder, Exits, Failure, FailureKind, Function, Gpu, GpuTrace,
     HostBridge, Inject, Memslot, Port, Removal, Slot, State, Switch, Tree, Type2, Type3, Window,
 };
 use crate::error::Error;
@@ -124,6 +125,16 @@ impl Backend for Control {
     fn gpu(&self) -> Result<Vec<Gpu>, Failure> {
         let running = self.running()?;
         Ok(gpu::all(&running.board.lock()))
+    }
+
+    fn gpu_trace(
+        &self,
+        device: &str,
+        from: u64,
+        most: u64,
+    ) -> Result<(GpuTrace, Vec<Event>), Failure> {
+        let running = self.running()?;
+        gpu::trace(&running.board.lock(), device, from, most)
     }
 
     fn media(&self, device: &str, dpa: u64, length: u64) -> Result<Vec<u8>, Failure> {

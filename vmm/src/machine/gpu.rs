@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use cxl::coherence::Event;
 use devices::gpu::device::{QueueView, SessionView, View};
 use devices::gpu::protocol::spec;
 
 use super::control::function_name;
 use crate::board::State as Models;
-use crate::control::{Gpu, GpuKernel, GpuQueue, GpuSession};
+use crate::control::{Failure, FailureKind, Gpu, GpuKernel, GpuQueue, GpuSession, GpuTrace};
 
 /// All of them.
 pub(super) fn all(models: &Models) -> Vec<Gpu> {
@@ -18,6 +19,40 @@ pub(super) fn all(models: &Models) -> Vec<Gpu> {
             Some(accelerator(name, handle.view()))
         })
         .collect()
+}
+
+/// Steps of the coherence protocol of one of them.
+pub(super) fn trace(
+    models: &Models,
+    device: &str,
+    from: u64,
+    most: u64,
+) -> Result<(GpuTrace, Vec<Event>), Failure> {
+    let mut accelerators = models.accelerators.iter();
+    let found =
+        accelerators.find(|(node, _)| function_name(models, **node).as_deref() == Some(device));
+    let (_, handle) = found.ok_or_else(|| {
+        let message = format!("there is no accelerator {device}");
+        Failure::new(FailureKind::NotFound, message, "take a name from the tree")
+    })?;
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let traced = handle.trace(from, most).ok_or_else(|| {
+        let message = format!("accesses to the memory of {device} are not known");
+        let mend = "write coherence = \"trapped\" or \"observed\" in its table";
+        Failure::new(FailureKind::Conflict, message, mend)
+    })?;
+    let counters = traced.counters.by_name().into_iter();
+    let trace = GpuTrace {
+        device: device.into(),
+        memory: traced.config.capacity,
+        granule: traced.config.granule,
+        cache: traced.config.cache,
+        snoop_filter: traced.config.filter,
+        first: traced.kept.start,
+        next: traced.kept.end,
+        counters: counters.map(|(name, count)| (name.into(), count)).collect(),
+    };
+    Ok((trace, traced.events))
 }
 
 /// What the memory slots behind the accelerators' BARs are called, by address.
@@ -42,6 +77,7 @@ fn accelerator(name: String, view: View) -> Gpu {
         commands: session.commands,
         launches: session.launches,
         kernel_time: session.kernel_time,
+        memory: session.memory,
         bytes_in: session.bytes_in,
         bytes_out: session.bytes_out,
         modules: session.modules,

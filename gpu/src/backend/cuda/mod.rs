@@ -252,6 +252,14 @@ impl Context for CudaContext {
         self.0.cancelled.store(true, Ordering::Release);
     }
 
+    fn used(&self) -> u64 {
+        let allocations = lock(&self.0.allocations);
+        allocations
+            .values()
+            .map(|allocation| allocation.bytes)
+            .sum()
+    }
+
     fn alloc(&self, bytes: u64, placement: Placement) -> Result<u64, Error> {
         if bytes == 0 {
             return Err(Error::InvalidValue("an allocation of no bytes"));

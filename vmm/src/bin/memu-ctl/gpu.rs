@@ -22,20 +22,42 @@ fn accelerator(device: &Gpu) -> Node {
         show_size(used),
         show_size(device.memory)
     );
-    let counters = device.coherence.iter().filter(|(_, count)| **count > 0);
+    let sessions = device.sessions.iter().map(session);
+    Node::new(
+        line,
+        coherence(device).into_iter().chain(sessions).collect(),
+    )
+}
+
+/// What host and device had to tell each other: the counters that are not 0, behind what they count.
+fn coherence(device: &Gpu) -> Option<Node> {
+    let known = |name: &str| device.coherence.get(name).copied();
+    let counts = match known("granule")? {
+        0 => "flips of bias".into(),
+        64 => "lines of 64 bytes".into(),
+        granule => format!(
+            "pages of {granule} bytes, at least, in {} epochs",
+            known("epochs").unwrap_or_default()
+        ),
+    };
+    let counters = device.coherence.iter();
+    let counters = counters
+        .filter(|(name, count)| **count > 0 && !["granule", "epochs"].contains(&name.as_str()));
     let counters: Vec<String> = counters
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
-    let coherence =
-        (!counters.is_empty()).then(|| Node::leaf(format!("coherence: {}", counters.join(", "))));
-    let sessions = device.sessions.iter().map(session);
-    Node::new(line, coherence.into_iter().chain(sessions).collect())
+    let counters = match counters.is_empty() {
+        true => "none yet".into(),
+        false => counters.join(", "),
+    };
+    Some(Node::leaf(format!("coherence by {counts}: {counters}")))
 }
 
 fn session(session: &GpuSession) -> Node {
     let line = format!(
-        "session {}: {} commands, {} launches in {}, {} in, {} out, {} modules, {} regions",
+        "session {}: {} of memory, {} commands, {} launches in {}, {} in, {} out, {} modules, {} regions",
         session.number,
+        show_size(session.memory),
         session.commands,
         session.launches,
         milliseconds(session.kernel_time),
@@ -92,14 +114,21 @@ mod tests {
             multiprocessors: 2,
             memory: 4 << 30,
             free: 3 << 30,
-            coherence: [("host_reads", 3), ("requests", 0), ("flips_to_host", 1)]
-                .map(|(name, count)| (name.into(), count))
-                .into(),
+            coherence: [
+                ("host_reads", 3),
+                ("requests", 0),
+                ("flips_to_host", 1),
+                ("epochs", 9),
+                ("granule", 4096),
+            ]
+            .map(|(name, count)| (name.into(), count))
+            .into(),
             sessions: vec![GpuSession {
                 number: 1,
                 commands: 9,
                 launches: 2,
                 kernel_time: 1_234_567,
+                memory: 3 << 20,
                 bytes_in: 4096,
                 bytes_out: 0,
                 modules: 1,
@@ -126,8 +155,8 @@ mod tests {
             shown,
             "\
 gpu0: MEMU, ptx, compute capability 7.5, driver 12090, 2 multiprocessors, 1GiB of 4GiB used
-├── coherence: flips_to_host 1, host_reads 3
-└── session 1: 9 commands, 2 launches in 1.234 ms, 4KiB in, 0B out, 1 modules, 3 regions
+├── coherence by pages of 4096 bytes, at least, in 9 epochs: flips_to_host 1, host_reads 3
+└── session 1: 3MiB of memory, 9 commands, 2 launches in 1.234 ms, 4KiB in, 0B out, 1 modules, 3 regions
     ├── queue 5: 64 entries, 9 completed, 1 waiting, 4 doorbells, 2 interrupts, executes 0x40 for 2.000 ms
     └── kernel vector_add: 2 launches in 1.234 ms
 "

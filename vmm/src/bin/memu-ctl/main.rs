@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use serde::Deserialize;
-use vmm::control::{AddDevice, Client};
+use vmm::control::{AddDevice, Client, MOST_STEPS};
 
 use self::inject::Inject;
 
@@ -43,8 +43,11 @@ enum Command {
     Exits,
     /// What the guest is made to feel of its CXL memory
     Timing,
-    /// The accelerators, their clients, queues and kernels
-    Gpu,
+    /// The accelerators, their clients, queues and kernels, and what is counted of coherence
+    Gpu {
+        #[command(subcommand)]
+        what: Option<GpuCommand>,
+    },
     /// Bytes of a device by device-physical address
     Media {
         /// Name of the device
@@ -80,6 +83,21 @@ enum Command {
     Inject(Inject),
     /// Ends the machine at once
     Quit,
+}
+
+#[derive(Debug, Subcommand)]
+enum GpuCommand {
+    /// Steps of the coherence protocol, as JSON lines behind one that says what they are of
+    Trace {
+        /// Name of the accelerator
+        device: String,
+        /// Number of the first one
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many at most
+        #[arg(long, default_value_t = MOST_STEPS)]
+        most: u64,
+    },
 }
 
 /// A request, and how its answer is shown.
@@ -120,7 +138,15 @@ impl Command {
             }),
             Self::Exits => Request::get("/v1/exits", |text| Ok(show::exits(&read(text)?))),
             Self::Timing => Request::get("/v1/timing", |text| Ok(show::timing(&read(text)?))),
-            Self::Gpu => Request::get("/v1/gpu", |text| Ok(gpu::show(&read::<Vec<_>>(text)?))),
+            Self::Gpu { what: None } => {
+                Request::get("/v1/gpu", |text| Ok(gpu::show(&read::<Vec<_>>(text)?)))
+            }
+            Self::Gpu {
+                what: Some(GpuCommand::Trace { device, from, most }),
+            } => Request::get(
+                format!("/v1/gpu/trace?device={device}&from={from}&most={most}"),
+                |text| Ok(text.to_string()),
+            ),
             Self::Media {
                 device,
                 dpa,

@@ -8,7 +8,8 @@ use toml::de::DeTable;
 
 use super::each;
 use crate::config::model::{
-    AcceleratorBackend, Device, HostBridge, LabelStorage, Performance, Port, Switch, Type2, Type3,
+    AcceleratorBackend, Coherence, Device, HostBridge, LabelStorage, Performance, Port, Switch,
+    Type2, Type3,
 };
 use crate::config::reader::Section;
 use crate::config::report::Report;
@@ -162,13 +163,18 @@ fn serial(section: &Section, report: &mut Report) -> u64 {
 
 fn type2(section: &Section, report: &mut Report) -> Type2 {
     let watchdog = section.integer(report, "watchdog", (0, 86_400));
-    let modes = [("mapped", false), ("trapped", true)];
-    let trapped = section.choice(report, "coherence", &modes).unwrap_or(false);
+    let modes = [
+        ("mapped", Coherence::Mapped),
+        ("observed", Coherence::Observed),
+        ("trapped", Coherence::Trapped),
+    ];
+    let coherence = section.choice(report, "coherence", &modes);
+    let coherence = coherence.unwrap_or_default();
     let backend = backend(section, report);
-    if trapped && matches!(backend, AcceleratorBackend::Cuda { .. }) {
+    if coherence != Coherence::Mapped && matches!(backend, AcceleratorBackend::Cuda { .. }) {
         report.error(
             section.key("coherence"),
-            "only the backend \"ptx\" can have its accesses trapped",
+            "only the backend \"ptx\" can have its accesses observed or trapped",
             "remove it, or write backend = \"ptx\"",
         );
     }
@@ -184,7 +190,7 @@ fn type2(section: &Section, report: &mut Report) -> Type2 {
         snoop_filter: section
             .integer(report, "snoop_filter", (1, MOST_FILTER))
             .unwrap_or(DEFAULT_FILTER),
-        trapped,
+        coherence,
         performance: performance(section, DEFAULT_PERFORMANCE, report),
     }
 }

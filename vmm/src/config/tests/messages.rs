@@ -226,6 +226,25 @@ fn a_device_without_what_it_needs() {
 }
 
 #[test]
+fn accesses_that_cannot_be_known() {
+    let device = "type = \"type3\"\nname = \"mem0\"\nserial = 1\nvolatile = \"512MiB\"\n";
+    expect_in_tree(
+        device,
+        "type = \"type2\"\nname = \"gpu0\"\nserial = 1\ncoherence = \"watched\"\n",
+        &[
+            "host0.toml:11: host_bridge[0].root_port[0].device.coherence: \"watched\" is not known; write mapped, observed or trapped",
+        ],
+    );
+    expect_in_tree(
+        device,
+        "type = \"type2\"\nname = \"gpu0\"\nserial = 1\nhetgpu-lib = \"/lib/libcuda.so.1\"\ncoherence = \"observed\"\n",
+        &[
+            "host0.toml:12: host_bridge[0].root_port[0].device.coherence: only the backend \"ptx\" can have its accesses observed or trapped; remove it, or write backend = \"ptx\"",
+        ],
+    );
+}
+
+#[test]
 fn a_name_that_nothing_has() {
     expect_in_tree(
         "targets = [\"hb0\", \"hb1\"]",
