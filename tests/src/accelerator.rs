@@ -11,7 +11,8 @@ kernels="$user cuda-kernels /usr/share/memu/ptx"
 device="$user cuda-device /usr/share/memu/ptx"
 "#;
 
-/// Two of them. Of the second, each access to its memory is counted. The watchdogs are off: some kernels wait for a test.
+/// Three of them, and an expander. Of the second, each access to its memory is counted; of the third, the pages that change
+/// hands are. The watchdogs are off: some kernels wait for a test.
 pub const HARDWARE: &str = r#"
 [machine]
 memory = "1GiB"
@@ -37,6 +38,24 @@ serial = 0x2
 memory = "256MiB"
 coherence = "trapped"
 watchdog = 0
+
+[[host_bridge.root_port]]
+name = "rp2"
+[host_bridge.root_port.device]
+type = "type2"
+name = "gpu2"
+serial = 0x3
+memory = "256MiB"
+coherence = "observed"
+watchdog = 0
+
+[[host_bridge.root_port]]
+name = "rp3"
+[host_bridge.root_port.device]
+type = "type3"
+name = "mem0"
+serial = 0x4
+volatile = "256MiB"
 
 [[window]]
 name = "w0"

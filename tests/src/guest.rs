@@ -325,11 +325,28 @@ impl Guest {
     /// # Errors
     /// `memu-ctl` failed or did not print JSON.
     pub fn control(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let output = self.memu_ctl(&json)?;
+        if output.trim_ascii().is_empty() {
+            return Ok(serde_json::Value::Null);
+        }
+        serde_json::from_slice(&output).with_context(|| format!("memu-ctl {arguments:?}"))
+    }
+
+    /// What `memu-ctl ARGS` prints for people.
+    ///
+    /// # Errors
+    /// `memu-ctl` failed.
+    pub fn control_text(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.memu_ctl(arguments)?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    fn memu_ctl(&self, arguments: &[&str]) -> Result<Vec<u8>> {
         let output = Command::new(&self.ctl)
             .arg("--socket")
             .arg(&self.socket)
             .args(arguments)
-            .arg("--json")
             .output()
             .with_context(|| format!("cannot start {}", self.ctl.display()))?;
         ensure!(
@@ -337,10 +354,7 @@ impl Guest {
             "memu-ctl {arguments:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        if output.stdout.trim_ascii().is_empty() {
-            return Ok(serde_json::Value::Null);
-        }
-        serde_json::from_slice(&output.stdout).with_context(|| format!("memu-ctl {arguments:?}"))
+        Ok(output.stdout)
     }
 
     /// What the control socket answers to a `GET`.

@@ -2,10 +2,12 @@
 
 use super::Test;
 use super::boot::without_complaint;
-use super::region::stock;
+use super::region::{read_dpa, stock};
 use crate::accelerator::{Cost, HARDWARE, USER, gpu};
 use crate::guest::{Guest, Lab, Machine};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use cxl::coherence::model::Model;
+use cxl::coherence::{Config, Event};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +15,9 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = crate::tests!["accelerator":
     unprivileged_programs_have_it_and_leave_nothing_behind,
 ];
+
+/// Counters of coherence.
+const STATISTICS: usize = 26;
 
 const SCRIPT: &str = r#"
 holder() {
@@ -30,8 +35,15 @@ section node-alone $user cuda-node
 section litmus $device litmus
 section bias $device bias
 section lines sh -c "CXL_CUDA_DEVICE=/dev/cxl_gpu1 $device lines"
+section pages sh -c "CXL_CUDA_DEVICE=/dev/cxl_gpu2 $device pages"
+section sharing sh -c "CXL_CUDA_DEVICE=/dev/cxl_gpu2 $device sharing"
+section observed-litmus sh -c "CXL_CUDA_DEVICE=/dev/cxl_gpu2 $device litmus"
 section counters sh -c 'for d in /sys/bus/pci/drivers/cxl_type2_accel/0*; do cat $d/coherence; done'
 section together sh -c "for i in 1 2 3; do $kernels & all=\"\$all \$!\"; done; for i in \$all; do wait \$i || exit; done"
+section region cxl create-region -m -t ram -d decoder0.0 -w 1 mem0
+for dax in /sys/bus/dax/devices/dax*; do dax=${dax##*/}; done
+daxctl reconfigure-device --mode=devdax -f $dax
+section peer cuda-node /dev/cxl_gpu0 /dev/$dax
 step idle
 section launches sh -c "$device launches </dev/ttyS0"
 section flight sh -c "$device flight </dev/ttyS0"
@@ -60,6 +72,7 @@ section dmesg dmesg
 
 fn unprivileged_programs_have_it_and_leave_nothing_behind(lab: &Lab) -> Result<()> {
     let mut guest = Machine::new(lab, stock(lab)?, "guest", HARDWARE)
+        .cmdline("memhp_default_state=offline")
         .script(&format!("{USER}{SCRIPT}"))
         .start()?;
     guest.wait_for_step("idle")?;
@@ -69,7 +82,12 @@ fn unprivileged_programs_have_it_and_leave_nothing_behind(lab: &Lab) -> Result<(
         "memory is left in use: {}",
         gpu(&guest)?
     );
-    let counters = guest.control(&["gpu"])?[1]["coherence"].clone();
+    let all = guest.control(&["gpu"])?;
+    let counters = all[1]["coherence"].clone();
+    println!("{}", guest.control_text(&["gpu"])?);
+    the_trace_leads_the_model_to_the_counters(&guest, &counters)?;
+    pages_have_changed_hands(&guest, &all[2]["coherence"])?;
+    the_accelerator_has_written_to_the_expander(&guest)?;
     guest.go_on()?;
     launches_cost_one_exit_each(&mut guest)?;
     a_queue_holds_64_launches(&mut guest)?;
@@ -96,6 +114,11 @@ fn unprivileged_programs_have_it_and_leave_nothing_behind(lab: &Lab) -> Result<(
         "litmus",
         "bias",
         "lines",
+        "pages",
+        "sharing",
+        "observed-litmus",
+        "region",
+        "peer",
         "together",
         "launches",
         "flight",
@@ -115,7 +138,7 @@ fn unprivileged_programs_have_it_and_leave_nothing_behind(lab: &Lab) -> Result<(
     ensure!(node.starts_with("crw-rw-rw-"), "{node}");
     let sysfs = outcome.passed("sysfs")?;
     let expected =
-        [512, 256].map(|memory| format!("io cache mem\n{}\n{}\n", 128 << 20, memory << 20));
+        [512, 256, 256].map(|memory| format!("io cache mem\n{}\n{}\n", 128 << 20, memory << 20));
     ensure!(sysfs.trim_end() == expected.concat().trim_end(), "{sysfs}");
     the_guest_and_the_host_tell_the_same(outcome.passed("counters")?, &counters)?;
     let nobody = outcome.passed("nobody")?;
@@ -136,16 +159,83 @@ fn unprivileged_programs_have_it_and_leave_nothing_behind(lab: &Lab) -> Result<(
 /// The second accelerator's counters, as its driver and as `memu-ctl gpu` shows them.
 fn the_guest_and_the_host_tell_the_same(guest: &str, host: &serde_json::Value) -> Result<()> {
     let lines: Vec<&str> = guest.lines().filter(|line| !line.is_empty()).collect();
-    let second = &lines[lines.len() / 2..];
+    let each = lines.len() / 3;
+    let second = &lines[each..2 * each];
     let told: BTreeMap<&str, u64> = second
         .iter()
         .filter_map(|line| line.split_once(' '))
         .filter_map(|(name, count)| Some((name, count.parse().ok()?)))
         .collect();
     ensure!(
-        told.len() == 26 && told["link_bytes"] > 0 && serde_json::to_value(&told)? == *host,
+        told.len() == STATISTICS && told["link_bytes"] > 0 && serde_json::to_value(&told)? == *host,
         "the guest sees {told:?}, the host {host}"
     );
+    Ok(())
+}
+
+/// The trace of the second accelerator, played to a model of the protocol that shares nothing with the device's own: it comes
+/// to the counters that the device tells.
+fn the_trace_leads_the_model_to_the_counters(
+    guest: &Guest,
+    told: &serde_json::Value,
+) -> Result<()> {
+    let (head, events) = trace(guest, "gpu1")?;
+    ensure!(
+        head["first"] == 0 && head["next"] == events.len() as u64,
+        "{head} before {} steps",
+        events.len()
+    );
+    let size = |name: &str| serde_json::from_value(head[name].clone());
+    let mut model = Model::new(Config {
+        capacity: head["memory"].as_u64().context("memory")?,
+        granule: head["granule"].as_u64().context("granule")?,
+        cache: size("cache")?,
+        filter: size("snoop_filter")?,
+    });
+    model.follow(&events);
+    let counters = model.statistics().by_name();
+    println!("{} steps lead to {counters:?}", events.len());
+    for (name, count) in counters {
+        ensure!(
+            told[name] == count && head["counters"][name] == count,
+            "{name} is {count} by the trace, {} as told, {} beside the trace",
+            told[name],
+            head["counters"][name]
+        );
+    }
+    ensure!(events.len() > 20, "{} steps", events.len());
+    Ok(())
+}
+
+/// What `memu-ctl gpu trace` tells of an accelerator: what the trace is of, and its steps.
+fn trace(guest: &Guest, device: &str) -> Result<(serde_json::Value, Vec<Event>)> {
+    let text = guest.control_text(&["gpu", "trace", device])?;
+    let mut lines = text.lines();
+    let head = serde_json::from_str(lines.next().context("an empty trace")?)?;
+    let events = lines.map(|line| Ok(serde_json::from_str(line)?));
+    Ok((head, events.collect::<Result<_>>()?))
+}
+
+/// The third accelerator, after a game of messages over pages that both sides wanted: some have changed hands, as far as its
+/// epochs show.
+fn pages_have_changed_hands(guest: &Guest, told: &serde_json::Value) -> Result<()> {
+    println!("pages that changed hands: {told}");
+    let count = |name: &str| told[name].as_u64().unwrap_or(0);
+    ensure!(
+        count("granule") == 4096 && count("epochs") > 0 && count("requests") > 2 * 64,
+        "{told}"
+    );
+    let (head, events) = trace(guest, "gpu2")?;
+    ensure!(head["granule"] == 4096 && !events.is_empty(), "{head}");
+    Ok(())
+}
+
+/// The expander's second page, by its own address, is what `cuda-node` had the first accelerator copy there.
+fn the_accelerator_has_written_to_the_expander(guest: &Guest) -> Result<()> {
+    let expected = (0..1024_u32).flat_map(|i| (!i.wrapping_mul(2_654_435_761)).to_le_bytes());
+    let expected: Vec<u8> = expected.collect();
+    let found = read_dpa(guest, "mem0", 4096, 4096)?;
+    ensure!(found == expected, "{:?}...", &found[..16]);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 /* The device node by itself: what the kernel module refuses, and that two sessions have nothing of each other.
  *
- * usage: node [DEVICE]. Exits with 0 if everything was as it should be.
+ * usage: node [DEVICE [DAX]]. Exits with 0 if everything was as it should be. With the device node of an expander's memory, bytes
+ * go between that and the accelerator's, too.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -203,6 +204,64 @@ static void nonsense(int fd, int other)
 	EXPECT(destroy(other, unharmed) == 0);
 }
 
+/* Executes a command, which succeeds; its first value. */
+static unsigned long long execute(char *rings, volatile unsigned *doorbell, const unsigned long long command[8])
+{
+	enum { SQ_TAIL = 0, CQ_TAIL = 0x80, CQ_HEAD = 0xc0, WANT_DOORBELL = 0x100 };
+	unsigned *tail = (unsigned *)(rings + SQ_TAIL), *done = (unsigned *)(rings + CQ_TAIL);
+	unsigned number = *tail;
+	unsigned long long *completion;
+
+	memcpy(rings + RING_ENTRIES + number % DEPTH * RING_ENTRY_BYTES, command, RING_ENTRY_BYTES);
+	__atomic_store_n(tail, number + 1, __ATOMIC_SEQ_CST);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (__atomic_load_n((unsigned *)(rings + WANT_DOORBELL), __ATOMIC_SEQ_CST))
+		*doorbell = 1;
+	while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != number + 1)
+		usleep(1000);
+	completion = (unsigned long long *)(rings + RING_ENTRIES + (DEPTH + number % DEPTH) * RING_ENTRY_BYTES);
+	EXPECT((unsigned)completion[1] == RESULT_SUCCESS);
+	__atomic_store_n((unsigned *)(rings + CQ_HEAD), number + 1, __ATOMIC_RELEASE);
+	return completion[4];
+}
+
+/* The device copies from an expander's memory to its own, and back to the next page there: it is told where the expander's
+ * pages are. */
+static void peer(int fd, const char *dax)
+{
+	enum { MEM_ALLOC = 0x20, MEM_COPY_HTOD = 0x22, MEM_COPY_DTOH = 0x23, MAPPABLE = 1, WORDS = PAGE / 4 };
+	const unsigned long area = 2 << 20, bytes = (RING_BYTES + PAGE - 1) / PAGE * PAGE;
+	int memory = open(dax, O_RDWR | O_CLOEXEC);
+	volatile unsigned *expander, *device, *doorbell;
+	unsigned long long address, span;
+	unsigned queue, region;
+	char *rings;
+
+	EXPECT(memory >= 0);
+	expander = mmap(NULL, area, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	EXPECT(expander != MAP_FAILED);
+	EXPECT(enroll(fd, (void *)expander, 2 * PAGE, REGION_WRITABLE, &region) == 0);
+	EXPECT(create(fd, DEPTH, -1, 0, &queue) == 0);
+	rings = map(fd, bytes, MAP_RINGS + queue * RING_STRIDE);
+	doorbell = map(fd, PAGE, MAP_DOORBELLS + queue * DOORBELL_STRIDE);
+	EXPECT(rings != MAP_FAILED && doorbell != MAP_FAILED);
+	address = execute(rings, doorbell, (unsigned long long[8]){ MEM_ALLOC | MAPPABLE << 16, 0, 0, 0, PAGE });
+	device = map(fd, PAGE, address - MEMORY_BASE);
+	EXPECT(device != MAP_FAILED);
+	for (unsigned i = 0; i < WORDS; i++)
+		expander[i] = i * 2654435761u;
+	span = (unsigned long long)region << 32;
+	execute(rings, doorbell, (unsigned long long[8]){ MEM_COPY_HTOD | span, 0, PAGE, 0, address });
+	for (unsigned i = 0; i < WORDS; i++) {
+		EXPECT(device[i] == i * 2654435761u);
+		device[i] = ~device[i];
+	}
+	execute(rings, doorbell, (unsigned long long[8]){ MEM_COPY_DTOH | span, PAGE, PAGE, 0, address });
+	for (unsigned i = 0; i < WORDS; i++)
+		EXPECT(expander[WORDS + i] == ~(i * 2654435761u));
+	close(memory);
+}
+
 int main(int argc, char **argv)
 {
 	int fd, other;
@@ -215,6 +274,8 @@ int main(int argc, char **argv)
 	regions(fd);
 	mappings(fd, other);
 	nonsense(fd, other);
+	if (argc > 2)
+		peer(fd, argv[2]);
 	close(fd);
 	close(other);
 	printf("%s refuses what it should\n", path);
