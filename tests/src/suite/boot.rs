@@ -1,8 +1,8 @@
 //! A stock kernel boots, finds its hardware without a complaint, and powers off.
 
-use super::Test;
+use super::{Test, picture};
 use crate::guest::{Lab, Machine, Outcome};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub const TESTS: &[Test] = crate::tests!["boot": every_kernel_boots_without_a_complaint];
 
@@ -67,11 +67,7 @@ fn every_kernel_boots_without_a_complaint(lab: &Lab) -> Result<()> {
         outcome.powered_off()?;
         without_complaint(outcome.passed("dmesg")?)?;
         lspci_is_content(outcome.passed("lspci")?)?;
-        let cxl = outcome.json("cxl")?;
-        ensure!(
-            cxl.to_string().contains("mem1"),
-            "two expanders are missing:\n{cxl:#}"
-        );
+        picture::check(TWO_BRIDGES, &outcome.json("cxl")?).with_context(|| system.name.clone())?;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Persistent memory: what the guest synced is there after power-off and after the VMM's sudden death; and two machines
 //! that name one backing see each other's stores.
 
-use super::Test;
+use super::boot::without_complaint;
+use super::{Test, picture};
 use crate::guest::{Lab, Machine};
 use anyhow::{Context, Result, ensure};
 
@@ -75,9 +76,13 @@ fn a_synced_file_on_pmem_survives_kill_9(lab: &Lab) -> Result<()> {
     second_boot(lab)
 }
 
+const HOST0: &str = include_str!("../../../vmm/examples/shared-host0.toml");
+const HOST1: &str = include_str!("../../../vmm/examples/shared-host1.toml");
+
 fn two_machines_on_one_backing_see_each_others_stores(lab: &Lab) -> Result<()> {
     let system = lab.systems.first().context("no system")?;
-    let dax = "for dax in /sys/bus/dax/devices/dax*; do dax=${dax##*/}; done\n\
+    let dax = "section topology sh -c 'cxl list -vvv 2>/dev/null'\nsection dmesg dmesg\n\
+               for dax in /sys/bus/dax/devices/dax*; do dax=${dax##*/}; done\n\
                daxctl reconfigure-device --mode=devdax -f $dax\n";
     let start = |name: &str, config: &str, script: String| {
         Machine::new(lab, system, name, config)
@@ -87,7 +92,7 @@ fn two_machines_on_one_backing_see_each_others_stores(lab: &Lab) -> Result<()> {
     };
     let mut writer = start(
         "writer",
-        include_str!("../../../vmm/examples/shared-host0.toml"),
+        HOST0,
         format!(
             "{dax}step ready\nsection write memu-guest pattern write /dev/$dax 4096 65536 3\nstep written\n\
                  section answer memu-guest pattern check /dev/$dax 131072 65536 5"
@@ -95,7 +100,7 @@ fn two_machines_on_one_backing_see_each_others_stores(lab: &Lab) -> Result<()> {
     )?;
     let mut reader = start(
         "reader",
-        include_str!("../../../vmm/examples/shared-host1.toml"),
+        HOST1,
         format!(
             "{dax}step ready\nsection read memu-guest pattern check /dev/$dax 4096 65536 3\n\
                  section answer memu-guest pattern write /dev/$dax 131072 65536 5\nstep answered"
@@ -110,6 +115,10 @@ fn two_machines_on_one_backing_see_each_others_stores(lab: &Lab) -> Result<()> {
     writer.go_on()?;
     reader.go_on()?;
     let (writer, reader) = (writer.wait()?, reader.wait()?);
+    for (config, outcome) in [(HOST0, &writer), (HOST1, &reader)] {
+        picture::check(config, &outcome.json("topology")?)?;
+        without_complaint(outcome.passed("dmesg")?)?;
+    }
     writer.passed("write")?;
     reader.passed("read")?;
     writer.passed("answer")?;
