@@ -16,7 +16,7 @@ use crate::guest::files_with_extension;
 use crate::root::{DebianRoot, LIBRARIES, content_key};
 use crate::{cmd, paths, setup, ui};
 
-/// Where a tree is named to the tests of `libcuda`.
+/// Where a tree is named to the tests of `libcuda`; empty where there is none, and they cannot run.
 pub const VARIABLE: &str = "MEMU_CLIENTS";
 
 /// Python, what installs packages for it, and the compiler that tinygrad's processor backend calls.
@@ -95,7 +95,7 @@ fn lay_out(tree: &Path, root: &DebianRoot) -> Result<()> {
         "--require-hashes",
         "--only-binary=:all:",
         "--no-compile",
-        "--retries=10",
+        "--retries=3",
         "--target",
     ];
     cmd::run(
