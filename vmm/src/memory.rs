@@ -133,18 +133,34 @@ fn map(
             })
         })?;
     if pages == PageSize::Base {
-        prefer_huge_pages(region.as_ptr().cast(), region.size());
+        advise(
+            region.as_ptr().cast(),
+            region.size(),
+            Transparent::Huge,
+        );
     }
     GuestRegionMmap::new(region, GuestAddress(range.start))
         .ok_or_else(|| Error::Memory(format!("{range:x?} leaves the address space")))
 }
 
-/// Asks for transparent huge pages in a mapping of guest memory, which a host gives to shared memory if its `shmem_enabled`
-/// says `advise`: a quarter of a guest's boot is page faults without them, and CXL memory is to cost what RAM does. A kernel
-/// that has none refuses, which costs nothing.
-pub(crate) fn prefer_huge_pages(start: *mut libc::c_void, bytes: usize) {
+/// What a mapping of shared memory is made of, if the host's kernel has the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transparent {
+    /// Pages of 2 MiB, which a host gives to shared memory if its `shmem_enabled` says `advise`: a quarter of a guest's boot
+    /// is page faults without them, and CXL memory is to cost what RAM does.
+    Huge,
+    /// Pages of 4 KiB, also where `shmem_enabled` says `always`.
+    Small,
+}
+
+/// Asks for such pages in a mapping of guest memory. A kernel that has no choice refuses, which costs nothing.
+pub(crate) fn advise(start: *mut libc::c_void, bytes: usize, pages: Transparent) {
+    let advice = match pages {
+        Transparent::Huge => libc::MADV_HUGEPAGE,
+        Transparent::Small => libc::MADV_NOHUGEPAGE,
+    };
     // SAFETY: the advice changes neither the contents nor the protection of whatever is mapped there.
-    if unsafe { libc::madvise(start, bytes, libc::MADV_HUGEPAGE) } != 0 {
+    if unsafe { libc::madvise(start, bytes, advice) } != 0 {
         debug!(
             "no transparent huge pages: {}",
             std::io::Error::last_os_error()

@@ -34,7 +34,7 @@ use crate::board::Board;
 use crate::config::Coherence;
 use crate::error::{Error, Result};
 use crate::kvm::{MemoryMap, Memslots, Permission};
-use crate::memory::{PageSize, memfd, prefer_huge_pages};
+use crate::memory::{PageSize, Transparent, advise, memfd};
 use crate::virtio::{Host, Vectors};
 
 use self::accounts::{Accounts, Trace};
@@ -167,7 +167,11 @@ fn map(file: &Arc<File>, bytes: u64) -> Result<MmapRegion> {
     let size = usize::try_from(bytes).map_err(|error| refused(&error))?;
     let region = MmapRegion::from_file(FileOffset::from_arc(Arc::clone(file), 0), size)
         .map_err(|error| refused(&error))?;
-    prefer_huge_pages(region.as_ptr().cast(), region.size());
+    advise(
+        region.as_ptr().cast(),
+        region.size(),
+        Transparent::Huge,
+    );
     Ok(region)
 }
 

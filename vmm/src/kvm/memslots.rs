@@ -15,7 +15,7 @@ use super::shared::SharedMapping;
 use super::userfault::{Userfault, Window};
 use crate::error::{Error, HostContext, KvmContext, Result};
 use crate::layout::AddressRange;
-use crate::memory::Ram;
+use crate::memory::{Ram, Transparent};
 
 /// What the guest may do with mapped memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -106,6 +106,8 @@ struct State {
     poisoned: BTreeSet<u64>,
     /// Files whose pages are watched wherever they are shown.
     watched: Vec<(Arc<File>, Arc<Userfault>)>,
+    /// What files are mapped in from now on.
+    pages: Transparent,
 }
 
 #[derive(Debug)]
@@ -142,11 +144,18 @@ impl Memslots {
             limit,
             poisoned: BTreeSet::new(),
             watched: Vec::new(),
+            pages: Transparent::Huge,
         };
         Self {
             vm,
             state: Mutex::new(state),
         }
+    }
+
+    /// From now on files are mapped in pages of 4 KiB only: a page that a sampler takes away must not take 511 others with
+    /// it, and the guest must not come for all of them at once.
+    pub fn keep_pages_small(&self) {
+        self.lock().pages = Transparent::Small;
     }
 
     /// Shows all of `ram` to the guest.
@@ -320,7 +329,7 @@ impl MemoryMap for Memslots {
         }
         let mut state = self.lock();
         state.check_free(hpa, len)?;
-        let mapping = SharedMapping::new(file, offset, len)?;
+        let mapping = SharedMapping::new(file, offset, len, state.pages)?;
         for (watched, userfault) in &state.watched {
             if let Some(window) = mapping.window_of(watched) {
                 userfault.arm(&window)?;

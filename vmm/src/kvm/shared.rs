@@ -9,7 +9,7 @@ use super::poison::PoisonedPage;
 use super::presence::PAGE;
 use super::userfault::Window;
 use crate::error::{Error, HostContext, Result};
-use crate::memory::prefer_huge_pages;
+use crate::memory::{Transparent, advise};
 
 /// A mapping, unmapped when dropped. Only its address is given away: Rust holds no reference into it.
 #[derive(Debug)]
@@ -26,16 +26,21 @@ pub(super) struct SharedMapping {
 unsafe impl Send for SharedMapping {}
 
 impl SharedMapping {
-    /// `len` bytes of `file` from `offset` on.
+    /// `len` bytes of `file` from `offset` on, in such pages as the host's kernel is willing to give.
     ///
     /// # Errors
     /// Numbers that the host's types do not hold, and its refusal.
-    pub(super) fn new(file: &Arc<File>, offset: u64, len: u64) -> Result<Self> {
+    pub(super) fn new(
+        file: &Arc<File>,
+        offset: u64,
+        len: u64,
+        pages: Transparent,
+    ) -> Result<Self> {
         let refuse = |why| Error::Mapping { hpa: 0, len, why };
         let len = usize::try_from(len).map_err(|_| refuse("too long for this host"))?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let address = unsafe { map(ptr::null_mut(), len, 0, file, offset)? };
-        prefer_huge_pages(address, len);
+        advise(address, len, pages);
         let address = NonNull::new(address).ok_or_else(|| refuse("the host mapped it at zero"))?;
         Ok(Self {
             address,

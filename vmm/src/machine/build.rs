@@ -61,6 +61,9 @@ pub(super) fn machine(
     };
     let ram = Ram::new(&layout.ram, pages)?;
     let vm = Arc::new(Vm::new()?);
+    if config.timing.clock != config::Clock::Off {
+        vm.memslots().keep_pages_small();
+    }
     vm.map_ram(&ram)?;
     let reachable = GuestMemoryAtomic::new(ram.guest().clone());
     let expanders = config.devices().map(|(_, device)| media_spec(device));

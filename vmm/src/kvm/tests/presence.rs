@@ -74,3 +74,29 @@ fn what_sampling_costs_can_be_measured() {
     assert!(costs.take_away > Duration::ZERO);
     assert!(costs.visit < DEADLINE);
 }
+
+/// The flags of the mapping that begins at `address`, as /proc says them.
+fn flags_of(address: u64) -> Vec<String> {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let begins = format!("{address:x}-");
+    let lines = maps.lines().skip_while(|line| !line.starts_with(&begins));
+    let flags = lines.filter_map(|line| line.strip_prefix("VmFlags:")).next();
+    let words = flags.unwrap_or_default().split_whitespace();
+    words.map(String::from).collect()
+}
+
+#[test]
+fn what_is_sampled_is_not_in_huge_pages() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let slots = machine.vm.memslots();
+    slots.keep_pages_small();
+    let file = machine.backing(0);
+    slots
+        .map(WINDOW.into(), 1 << 20, &file, 0, Permission::ReadWrite)
+        .unwrap();
+    let address = slots.with_mapped(WINDOW.into(), PAGE, |address| address.as_ptr() as u64);
+    let flags = flags_of(address.unwrap());
+    assert!(flags.iter().any(|flag| flag == "nh"), "{flags:?}");
+}
