@@ -55,6 +55,8 @@ pub struct Lab {
     pub systems: Vec<System>,
     /// The kernel with all CXL drivers, if it is there.
     pub own: Option<System>,
+    /// Print what guests print while they run.
+    pub show: bool,
 }
 
 /// How long a guest may take from its start, or from the last step that it came to, to the line a test waits for;
@@ -87,7 +89,7 @@ impl<'a> Machine<'a> {
             config: config.into(),
             cmdline: String::new(),
             script: String::new(),
-            show: false,
+            show: lab.show,
         }
     }
 

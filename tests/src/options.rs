@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// How to call them.
-pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--list] [--skip TEST]... [FILTER...]";
+pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--show] [--list] [--skip TEST]... [FILTER...]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ impl Options {
             work: PathBuf::new(),
             systems: Vec::new(),
             own: None,
+            show: false,
         };
         let (mut list, mut skipped, mut filters) = (false, Vec::new(), Vec::new());
         let mut arguments = std::env::args().skip(1);
@@ -48,6 +49,7 @@ impl Options {
                 "--system" => lab.systems.push(system(&value()?)?),
                 "--own" => lab.own = Some(system(&value()?)?),
                 "--skip" => skipped.push(value()?),
+                "--show" => lab.show = true,
                 "--list" => list = true,
                 option if option.starts_with('-') => bail!("unknown option {option}; {USAGE}"),
                 _ => filters.push(argument),

@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Run only the guest tests on a kernel with all CXL drivers, which is built if it is not there
     #[arg(long, conflicts_with = "filters")]
     own: bool,
+    /// Show what the guests print while they run
+    #[arg(long)]
+    show: bool,
     /// Run only the guest tests whose names contain one of these
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
@@ -76,9 +79,15 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         check(&mut report, "lints", cargo(&clippy));
         crate_tests(&mut report)?;
     }
-    match arguments.own {
-        true => guest_tests(&mut report, &[OWN_SUITE.into()], Own::Yes)?,
-        false => guest_tests(&mut report, &arguments.filters, Own::IfCached)?,
+    let mut selection = arguments.filters.clone();
+    if arguments.show {
+        selection.push("--show".into());
+    }
+    if arguments.own {
+        selection.push(OWN_SUITE.into());
+        guest_tests(&mut report, &selection, Own::Yes)?;
+    } else {
+        guest_tests(&mut report, &selection, Own::IfCached)?;
     }
     report.finish(arguments.json.as_deref())
 }
@@ -220,14 +229,14 @@ impl Counts {
 }
 
 /// The tests that boot guests, all in one session of the lab.
-fn guest_tests(report: &mut Report, filters: &[String], own: Own) -> Result<()> {
+fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()> {
     let mut program = GuestProgram {
         name: "memu-guest-tests",
         tracks: &Track::STOCK,
         own,
         needs_qemu: false,
         timeout: GUESTS_TIMEOUT,
-        arguments: filters.to_vec(),
+        arguments: selection.to_vec(),
     };
     let place = match Place::here() {
         Place::Direct => "on this machine's KVM",
@@ -244,7 +253,7 @@ fn guest_tests(report: &mut Report, filters: &[String], own: Own) -> Result<()> 
     {
         eprintln!("guest tests: {error:#}");
         labs += 1;
-        program.arguments = filters.to_vec();
+        program.arguments = selection.to_vec();
         for verdict in &verdicts {
             program
                 .arguments
