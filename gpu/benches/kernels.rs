@@ -22,6 +22,9 @@ const SGEMM: u32 = 512;
 const OPTIONS: u32 = 1 << 22;
 const NBODY: u32 = 8192;
 const ROUNDS: usize = 7;
+/// How often the compiler and C take turns: kernels that wait for memory are as fast as the host's other users let them be,
+/// which changes from minute to minute.
+const TURNS: usize = 2;
 
 /// Arrays that all kernels work on.
 const ARRAYS: u64 = 5;
@@ -92,8 +95,11 @@ type Seconds = BTreeMap<String, f64>;
 fn main() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/kernels");
     let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let ours = compiled();
-    let c = plain_c(&sources, &scratch);
+    let (mut ours, mut c) = (Seconds::new(), Seconds::new());
+    for _ in 0..TURNS {
+        better(&mut ours, compiled());
+        better(&mut c, plain_c(&sources, &scratch));
+    }
     let pocl = std::env::var_os("MEMU_POCL").map(|tree| pocl(&sources, &scratch, Path::new(&tree)));
     let mut logarithms = 0.0;
     for kernel in &KERNELS {
@@ -112,6 +118,14 @@ fn main() {
             r#"{{"name": "ptx kernels, geometric mean", "value": {mean:.3}, "unit": "of the time through PoCL", "ratio": {mean:.3}, "target": "at most 1", "ok": {}}}"#,
             mean <= 1.0
         );
+    }
+}
+
+/// Keeps the better time of each kernel.
+fn better(best: &mut Seconds, times: Seconds) {
+    for (name, time) in times {
+        let best = best.entry(name).or_insert(time);
+        *best = best.min(time);
     }
 }
 
