@@ -15,6 +15,10 @@ use crate::{cmd, paths, setup, ui};
 pub const RELEASE: &str = "trixie";
 /// Suite with the newest kernels for [`RELEASE`].
 pub const BACKPORTS: &str = "trixie-backports";
+/// QEMU and its firmware come from [`BACKPORTS`] while that has them: up to 10.1 its TCG sets and clears bits of a processor's pending interrupts
+/// at VMRUN and #VMEXIT without a lock, so that one that another thread raises just then is lost, and with it a lab now and then.
+const PREFERENCES: &str =
+    "Package: src:qemu src:seabios\nPin: release n=trixie-backports\nPin-Priority: 990\n";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One version of a package, as an index offers it.
@@ -43,11 +47,12 @@ impl Apt {
         }
         // No package counts as installed: dependencies are then always complete.
         fs::write(apt.dir.join("status"), "").context("cannot write the private apt root")?;
+        fs::write(apt.preferences(), PREFERENCES).context("cannot write the private apt root")?;
         if apt.is_fresh(max_age) {
             return Ok(apt);
         }
         let mirrors = Mirrors::of_this_machine()?;
-        fs::write(apt.dir.join("sources.list"), mirrors.sources(&[BACKPORTS]))?;
+        fs::write(apt.sources(), mirrors.sources(&[BACKPORTS]))?;
         fs::write(apt.release_sources(), mirrors.sources(&[]))?;
         let updated = ui::step("reading Debian's package indexes", || {
             cmd::run(apt.command("apt-get").args(["update", "--error-on=any"]))
@@ -65,6 +70,16 @@ impl Apt {
     /// A sources.list with [`RELEASE`] and its updates alone, for building images.
     pub fn release_sources(&self) -> PathBuf {
         self.dir.join("release.list")
+    }
+
+    /// A sources.list with [`BACKPORTS`] too, to be read with [`Apt::preferences`].
+    pub fn sources(&self) -> PathBuf {
+        self.dir.join("sources.list")
+    }
+
+    /// Which suite a package comes from where several have it.
+    pub fn preferences(&self) -> PathBuf {
+        self.dir.join("preferences")
     }
 
     /// Every version of `package` in the indexes.
@@ -112,9 +127,12 @@ impl Apt {
             command.arg("-o").arg(format!("{name}={value}"));
         };
         let path = |sub: &str| self.dir.join(sub).to_string_lossy().into_owned();
-        option("Dir::Etc::SourceList", &path("sources.list"));
+        option("Dir::Etc::SourceList", &self.sources().to_string_lossy());
         option("Dir::Etc::SourceParts", "/dev/null");
-        option("Dir::Etc::Preferences", "/dev/null");
+        option(
+            "Dir::Etc::Preferences",
+            &self.preferences().to_string_lossy(),
+        );
         option("Dir::Etc::PreferencesParts", "/dev/null");
         option("Dir::State", &path("state"));
         option("Dir::State::status", &path("status"));

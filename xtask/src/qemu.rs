@@ -1,7 +1,7 @@
 //! The QEMU that emulates the lab's machine, and that the benchmark compares with.
 //!
-//! It is the guests' release's, whatever the host's: Debian 12's own (7.2) does not let a hypervisor
-//! that it emulates see XSETBV, so that guests in the lab would have no AVX.
+//! It is the newest for the guests' release, whatever the host's: Debian 12's own (7.2) does not let a hypervisor that it
+//! emulates see XSETBV, so that guests in the lab would have no AVX, and Debian 13's own (10.0) loses interrupts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -63,9 +63,13 @@ impl DebianRoot {
                 "--architectures=amd64",
             ])
             .arg(format!("--include={}", packages.join(",")))
+            .arg(format!(
+                "--aptopt=Dir::Etc::Preferences \"{}\"",
+                apt.preferences().display()
+            ))
             .arg(apt::RELEASE)
             .arg(&tar)
-            .arg(apt.release_sources());
+            .arg(apt.sources());
         cmd::run(&mut mmdebstrap)?;
         cmd::run(
             Command::new("tar")
