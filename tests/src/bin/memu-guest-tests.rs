@@ -47,6 +47,7 @@ fn emulated() -> bool {
 }
 
 fn attempt(test: &suite::Test, lab: &Lab, work: &Path) -> Result<()> {
+    alive::task();
     if work.exists() {
         fs::remove_dir_all(work)?;
     }
