@@ -11,8 +11,13 @@ const BLOCK: u64 = 512;
 const LINES: f64 = PAGE as f64 / LINE;
 /// What a pair's end leaves of the counts before it.
 const FADING: f64 = 1.0 - 1.0 / 100.0;
-/// Share of walked visits up to which it may be chance: three deviations of some hundred pairs.
+/// Share of walked visits up to which it may be chance, and standard deviations of it.
 const CHANCE: f64 = 0.15;
+const DEVIATIONS: f64 = 3.0;
+/// Pairs below which nothing is known.
+const FEW: f64 = 5.0;
+/// What is left of pairs when what they told is too long ago.
+const FORGOTTEN: f64 = 0.05;
 /// Probability of a chance meeting below which a pair tells something.
 const TELLING: f64 = 0.3;
 
@@ -32,6 +37,13 @@ pub struct Area {
     there: u64,
     pairs: f64,
     together: f64,
+    /// Variance of [`Self::together`] if all was chance.
+    chance: f64,
+    /// Pages of which somebody has come for their neighbour alone: visits to them, and the time for which they were watched, ns.
+    left_visits: f64,
+    left_watched: f64,
+    /// Share of visits that were part of a walk when that could be told last.
+    walked: f64,
 }
 
 impl Area {
@@ -47,6 +59,10 @@ impl Area {
             there: 0,
             pairs: 0.0,
             together: 0.0,
+            chance: 0.0,
+            left_visits: 0.0,
+            left_watched: 0.0,
+            walked: 0.0,
         }
     }
 
@@ -104,24 +120,51 @@ impl Area {
         if by_chance < TELLING {
             self.pairs = self.pairs * FADING + (1.0 - by_chance);
             self.together = self.together * FADING + f64::from(u8::from(together)) - by_chance;
+            self.chance = self.chance * FADING + by_chance * (1.0 - by_chance);
+            self.judge();
         }
+    }
+
+    /// Decides whether visits are walks, where there is enough to decide by; else what was decided last stays.
+    fn judge(&mut self) {
+        if self.pairs >= FEW {
+            let chance = CHANCE * self.pairs + DEVIATIONS * self.chance.sqrt();
+            self.walked = match self.together > chance {
+                true => (self.together / self.pairs).min(1.0),
+                false => 0.0,
+            };
+        }
+    }
+
+    /// Somebody had come for one of a pair alone. The other was watched for so long since, and has been visited or not.
+    pub fn left(&mut self, ns: f64, visited: bool) {
+        self.left_watched = self.left_watched * FADING + if visited { 0.5 * ns } else { ns };
+        self.left_visits = self.left_visits * FADING + f64::from(u8::from(visited));
+    }
+
+    /// Probability that somebody comes for a page within `ns` of a visit to one close to it, by chance. Pages that are busy
+    /// lie together, among others that are not: those that were left alone tell how busy.
+    pub fn by_chance(&self, ns: f64) -> f64 {
+        let neighbours = self.left_visits / self.left_watched.max(1.0);
+        1.0 - (-ns * neighbours.max(self.revisits.per_ns())).exp()
     }
 
     /// So much time has passed, ns: what was seen before counts less.
     pub fn pass(&mut self, ns: f64) {
-        self.revisits.pass(ns);
-        let left = Revisits::left_after(ns);
+        let left = self.revisits.pass(ns);
         self.pairs *= left;
         self.together *= left;
+        self.chance *= left;
+        self.left_visits *= left;
+        self.left_watched *= left;
+        if self.pairs < FORGOTTEN {
+            self.walked = 0.0;
+        }
     }
 
     /// Share of visits that are part of a walk from page to page, 0 to 1.
     pub fn sequential(&self) -> f64 {
-        if self.pairs < 1.0 {
-            return 0.0;
-        }
-        let share = (self.together / self.pairs).min(1.0);
-        if share > CHANCE { share } else { 0.0 }
+        self.walked
     }
 
     /// Lines that a visit touches: all of a page that is walked through, one of a page that is not.
@@ -208,7 +251,7 @@ mod tests {
         for _ in 0..100 {
             area.pair(true, 0.9);
         }
-        area.pass(2e9);
+        area.pass(30e9);
         assert_eq!(area.sequential(), 0.0);
     }
 

@@ -11,9 +11,11 @@ use memsim::revisits::Revisits;
 use super::area::Area;
 use crate::kvm::{AROUND, PAGE, Pages};
 
-/// Most pairs of pages that are away at once, and for how long taking them away may keep from looking, ns.
+/// Most pairs of pages that are taken away at once, and for how long that may keep from looking, ns.
 const PAIRS: usize = 8;
 const TAKING: f64 = 100_000.0;
+/// Most batches of a range that are away at once: pages that nobody comes for are not to keep others from being sampled.
+const BATCHES: usize = 8;
 /// Share of a vCPU's time that sampling may cost.
 const BUDGET: f64 = 0.02;
 /// When to ask again while nothing is there to be sampled, ns.
@@ -48,32 +50,52 @@ enum Pair {
     Away,
     /// Somebody came for one of them, between the last two looks.
     One,
+    /// Nobody came for the other one by the next look.
+    Apart,
     /// What they can.
     Decided,
 }
 
-/// The pages of one range that are away.
+/// Pages that were taken away together.
 #[derive(Debug, Clone)]
 struct Batch {
     away: Vec<Away>,
     pairs: [Pair; PAIRS],
     began: f64,
-    /// When the next step is due.
+    /// When to look at them.
     due: f64,
-    /// What it has cost.
-    cost: f64,
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Self {
-            away: Vec::new(),
-            pairs: [Pair::Decided; PAIRS],
-            began: 0.0,
-            due: 0.0,
-            cost: 0.0,
-        }
+/// What of one range is away.
+#[derive(Debug, Clone, Default)]
+struct Watch {
+    batches: Vec<Batch>,
+    /// When the latest began, and when the budget allows another.
+    began: f64,
+    next: f64,
+}
+
+impl Watch {
+    /// When there is something to do.
+    fn due(&self) -> f64 {
+        let another = match self.batches.len() < BATCHES {
+            true => self.next,
+            false => f64::INFINITY,
+        };
+        let due = self.batches.iter().map(|batch| batch.due);
+        due.fold(another, f64::min)
     }
+
+    /// Whether one read might bring back what lies at `hpa` and something that is away.
+    fn is_near(&self, hpa: u64) -> bool {
+        let mut away = self.batches.iter().flat_map(|batch| &batch.away);
+        away.any(|away| near(hpa, away.hpa))
+    }
+}
+
+/// Whether the host's kernel may map both for a read of one.
+fn near(one: u64, other: u64) -> bool {
+    one / (AROUND * PAGE) == other / (AROUND * PAGE)
 }
 
 /// The sampler. It has no thread and no clock of its own.
@@ -81,7 +103,7 @@ impl Default for Batch {
 pub struct Sampler {
     areas: Vec<Area>,
     /// One for each of them.
-    batches: Vec<Batch>,
+    watches: Vec<Watch>,
     costs: Costs,
     /// What has been paid for visits since somebody asked.
     cost: f64,
@@ -95,7 +117,7 @@ impl Sampler {
     pub fn new(costs: Costs) -> Self {
         Self {
             areas: Vec::new(),
-            batches: Vec::new(),
+            watches: Vec::new(),
             costs,
             cost: 0.0,
             visits: 0,
@@ -119,7 +141,7 @@ impl Sampler {
             None => area,
         };
         self.areas = shown.into_iter().map(keep).collect();
-        self.batches = vec![Batch::default(); self.areas.len()];
+        self.watches = vec![Watch::default(); self.areas.len()];
     }
 
     /// Visits that were seen.
@@ -149,34 +171,46 @@ impl Sampler {
 
     /// The guest did not run for a while: what was away then tells nothing.
     pub fn skip(&mut self) {
-        self.batches.fill(Batch::default());
+        self.watches.fill(Watch::default());
     }
 
     /// Does what is due at this moment of the guest's time, in ns; returns when to come again.
     pub fn step(&mut self, clock: &dyn Fn() -> f64, pages: &dyn Pages) -> f64 {
         for index in 0..self.areas.len() {
-            if clock() < self.batches[index].due {
-                continue;
+            for batch in 0..self.watches[index].batches.len() {
+                if clock() >= self.watches[index].batches[batch].due {
+                    self.look(index, batch, clock, pages);
+                }
             }
-            if self.batches[index].away.is_empty() {
+            let watch = &mut self.watches[index];
+            watch.batches.retain(|batch| !batch.away.is_empty());
+            if watch.batches.len() < BATCHES && clock() >= watch.next {
                 self.begin(index, clock, pages);
-            } else {
-                self.look(index, clock, pages);
             }
         }
-        let due = self.batches.iter().map(|batch| batch.due);
+        let due = self.watches.iter().map(Watch::due);
         due.fold(clock() + IDLE, f64::min)
+    }
+
+    /// What sampling of one range may cost, of a vCPU's time.
+    fn budget(&self) -> f64 {
+        let busy = self.areas.iter();
+        let busy = busy.filter(|area| area.revisits.per_ns() > 0.0).count();
+        BUDGET / busy.max(1) as f64
     }
 
     /// Takes some pages of a range away.
     fn begin(&mut self, index: usize, clock: &dyn Fn() -> f64, pages: &dyn Pages) {
-        let (area, batch) = (&mut self.areas[index], &mut self.batches[index]);
+        let budget = self.budget();
+        let (area, watch) = (&mut self.areas[index], &mut self.watches[index]);
         let now = clock();
-        area.pass(now - batch.began);
-        *batch = Batch {
+        area.pass(now - watch.began);
+        (watch.began, watch.next) = (now, now + IDLE);
+        let mut batch = Batch {
+            away: Vec::new(),
+            pairs: [Pair::Decided; PAIRS],
             began: now,
-            due: now + IDLE,
-            ..Batch::default()
+            due: now + Revisits::next_look(0.0),
         };
         let there = area.resident() / PAGE;
         let pairs = (TAKING / (2.0 * self.costs.take_away)) as usize;
@@ -185,15 +219,16 @@ impl Sampler {
             let Some(first) = area.page(n, pages) else {
                 continue;
             };
-            // One read may bring back what lies around it, so no two may be neighbours.
-            let near = |hpa: u64, away: &Away| hpa / (AROUND * PAGE) == away.hpa / (AROUND * PAGE);
             let second = first + AROUND * PAGE;
             let is_there = |hpa: u64| {
                 let mut there = [false];
                 pages.look(hpa, &mut there);
                 hpa < area.hpa + area.len && there[0]
             };
-            let free = |hpa| !batch.away.iter().any(|away| near(hpa, away));
+            let free = |hpa| {
+                let within = batch.away.iter().any(|away| near(hpa, away.hpa));
+                !within && !watch.is_near(hpa)
+            };
             if !free(first) || !free(second) {
                 continue;
             }
@@ -204,7 +239,6 @@ impl Sampler {
             for hpa in [Some(first), both.then_some(second)].into_iter().flatten() {
                 pages.take_away(hpa);
                 let now = clock();
-                batch.cost += self.costs.take_away;
                 batch.away.push(Away {
                     hpa,
                     since: now,
@@ -214,18 +248,17 @@ impl Sampler {
             }
         }
         if !batch.away.is_empty() {
-            batch.due = batch.began + Revisits::next_look(0.0);
+            let cost = batch.away.len() as f64 * self.costs.take_away;
+            watch.next = now + cost / budget;
+            watch.batches.push(batch);
         }
     }
 
-    /// Looks for those that are away.
-    fn look(&mut self, index: usize, clock: &dyn Fn() -> f64, pages: &dyn Pages) {
-        let busy = self
-            .areas
-            .iter()
-            .filter(|area| area.revisits.per_ns() > 0.0);
-        let budget = BUDGET / busy.count().max(1) as f64;
-        let (area, batch) = (&mut self.areas[index], &mut self.batches[index]);
+    /// Looks for those of a batch that are away.
+    fn look(&mut self, index: usize, batch: usize, clock: &dyn Fn() -> f64, pages: &dyn Pages) {
+        let budget = self.budget();
+        let (area, watch) = (&mut self.areas[index], &mut self.watches[index]);
+        let batch = &mut watch.batches[batch];
         let patience = area.revisits.patience_ns();
         let (mut found, mut interval) = ([0; PAIRS], 0.0);
         batch.away.retain_mut(|away| {
@@ -234,13 +267,16 @@ impl Sampler {
             let now = clock();
             let (from, to) = (away.looked - away.since, now - away.since);
             area.revisits.looked(from, to, there[0]);
+            if batch.pairs[away.pair] == Pair::Apart {
+                area.left(to - from, there[0]);
+            }
             interval = now - away.looked;
             away.looked = now;
             if there[0] {
                 found[away.pair] += 1;
                 self.visits += 1;
                 self.cost += self.costs.visit;
-                batch.cost += self.costs.visit;
+                watch.next = watch.next.max(now) + self.costs.visit / budget;
             }
             let stays = !there[0] && to < patience;
             if !stays {
@@ -249,7 +285,7 @@ impl Sampler {
             stays
         });
         // Two looks lie at most so far apart.
-        let by_chance = 1.0 - (-1.5 * interval * area.revisits.per_ns()).exp();
+        let by_chance = area.by_chance(1.5 * interval);
         for (index, (found, pair)) in found.into_iter().zip(&mut batch.pairs).enumerate() {
             let waiting = batch.away.iter().any(|away| away.pair == index);
             *pair = match (*pair, found) {
@@ -260,18 +296,14 @@ impl Sampler {
                 (Pair::Away, 1) if waiting => Pair::One,
                 (Pair::One, 0) => {
                     area.pair(false, by_chance);
-                    Pair::Decided
+                    Pair::Apart
                 }
+                (Pair::Apart, 0) => Pair::Apart,
                 (Pair::Away, 0) if waiting => Pair::Away,
                 _ => Pair::Decided,
             };
         }
-        let now = clock();
-        batch.due = if batch.away.is_empty() {
-            now.max(batch.began + batch.cost / budget)
-        } else {
-            batch.began + Revisits::next_look(now - batch.began)
-        };
+        batch.due = batch.began + Revisits::next_look(clock() - batch.began);
     }
 
     /// Counts the pages of some more blocks; a hundred calls see all of them, if there are not very many.

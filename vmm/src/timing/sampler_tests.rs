@@ -11,6 +11,8 @@ const COSTS: Costs = Costs {
 };
 const SECOND: f64 = 1e9;
 const PAGES: u64 = 4096;
+/// How often pages are counted, ns.
+const EPOCH: f64 = 10e6;
 
 /// Memory whose pages are all visited again and again.
 struct Memory {
@@ -35,7 +37,12 @@ impl Memory {
     /// Runs a sampler on it for so long.
     fn run(&self, sampler: &mut Sampler, ns: f64) {
         let end = self.now.get() + ns;
+        let mut epoch = self.now.get();
         while self.now.get() < end {
+            if self.now.get() >= epoch {
+                sampler.scan(self);
+                epoch += EPOCH;
+            }
             let due = sampler.step(&|| self.now.get(), self);
             // A thread that waits wakes up a little late.
             self.now.set(due.max(self.now.get()) + 20_000.0);
@@ -124,8 +131,9 @@ fn what_fits_into_the_cache_is_not_memory_traffic() {
     let memory = Memory::new(scattered(8e6));
     let sampler = sampled(&memory, vec![0]);
     let reads = |cache| sampler.demands(1, 1e6, cache)[0].reads;
-    assert_eq!(reads(PAGES * PAGE), 0.0);
-    assert!((reads(PAGES * PAGE / 2) / reads(0) - 0.5).abs() < 1e-6);
+    let there = sampler.areas[0].resident();
+    assert_eq!(reads(there), 0.0);
+    assert!((reads(there / 2) / reads(0) - 0.5).abs() < 1e-6);
 }
 
 #[test]
@@ -214,4 +222,56 @@ fn a_program_that_ends_stops_to_cost() {
     let reads = sampler.demands(1, 1.0, 0)[0].reads;
     memory.run(&mut sampler, 0.5 * SECOND);
     assert!(sampler.demands(1, 1.0, 0)[0].reads < 0.2 * reads);
+}
+
+#[test]
+fn a_few_busy_pages_among_many_are_seen_where_faults_are_slow() {
+    const BUSY: u64 = 4096;
+    let busy = scattered(4.5e6);
+    let memory = Memory::new(move |page, now| {
+        if (8192..8192 + BUSY).contains(&page) {
+            busy(page, now)
+        } else {
+            f64::INFINITY
+        }
+    });
+    // As in a machine that is emulated.
+    let mut sampler = Sampler::new(Costs {
+        take_away: 15_000.0,
+        visit: 70_000.0,
+    });
+    sampler.show([Area::new(0, 16 * BUSY * PAGE, vec![0])]);
+    for _ in 0..SWEEP {
+        sampler.scan(&memory);
+    }
+    let mut lines = 0.0;
+    let (epoch, epochs) = (EPOCH, 800);
+    for epochs_run in 0..epochs {
+        memory.run(&mut sampler, epoch);
+        if epochs_run >= epochs / 4 {
+            lines += sampler.demands(1, epoch, 0)[0].reads;
+        }
+    }
+    let wanted = BUSY as f64 / 4.5e6 * epoch * f64::from(epochs) * 0.75;
+    assert!(
+        (0.75..1.33).contains(&(lines / wanted)),
+        "{}",
+        lines / wanted
+    );
+}
+
+#[test]
+fn idle_pages_do_not_keep_busy_ones_from_being_sampled() {
+    let busy = scattered(8e6);
+    let memory = Memory::new(move |page, now| {
+        if page % 8 == 0 {
+            busy(page, now)
+        } else {
+            f64::INFINITY
+        }
+    });
+    let sampler = sampled(&memory, vec![0]);
+    assert_lines(&sampler, PAGES as f64 / 8.0 / 8e6);
+    // One batch after the other would have seen a quarter of that.
+    assert!(sampler.visits() > 80, "{}", sampler.visits());
 }

@@ -326,15 +326,19 @@ fn two_walkers(expanders: [&str; 2]) -> Option<[Felt; 2]> {
         walkers.each_ref().map(report)
     };
     // The model is asked once for means of many epochs: those in which a busy machine let both walk steadily.
-    let mut after = walkers.each_ref().map(report);
-    let mut before = after.clone();
+    let mut latest = walkers.each_ref().map(report);
+    let (mut before, mut after) = (latest.clone(), latest.clone());
+    let mut steadiest = f64::INFINITY;
     for _ in 0..20 {
-        before.clone_from(&after);
-        let middle = later(&before);
-        after = later(&middle);
-        let halves = before.iter().zip(&middle).zip(&after);
-        let mut changes = halves.map(|((a, b), c)| asked(a, b) / asked(b, c) - 1.0);
-        if changes.all(|change| change.abs() < 0.1) {
+        let middle = later(&latest);
+        let first = std::mem::replace(&mut latest, later(&middle));
+        let halves = first.iter().zip(&middle).zip(&latest);
+        let changes = halves.map(|((a, b), c)| (asked(a, b) / asked(b, c) - 1.0).abs());
+        let change = changes.fold(0.0, f64::max);
+        if change < steadiest {
+            (steadiest, before, after) = (change, first, latest.clone());
+        }
+        if steadiest < 0.1 {
             break;
         }
     }
