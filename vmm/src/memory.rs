@@ -133,11 +133,7 @@ fn map(
             })
         })?;
     if pages == PageSize::Base {
-        advise(
-            region.as_ptr().cast(),
-            region.size(),
-            Transparent::Huge,
-        );
+        advise(region.as_ptr().cast(), region.size(), Transparent::Huge);
     }
     GuestRegionMmap::new(region, GuestAddress(range.start))
         .ok_or_else(|| Error::Memory(format!("{range:x?} leaves the address space")))

@@ -167,11 +167,7 @@ fn map(file: &Arc<File>, bytes: u64) -> Result<MmapRegion> {
     let size = usize::try_from(bytes).map_err(|error| refused(&error))?;
     let region = MmapRegion::from_file(FileOffset::from_arc(Arc::clone(file), 0), size)
         .map_err(|error| refused(&error))?;
-    advise(
-        region.as_ptr().cast(),
-        region.size(),
-        Transparent::Huge,
-    );
+    advise(region.as_ptr().cast(), region.size(), Transparent::Huge);
     Ok(region)
 }
 

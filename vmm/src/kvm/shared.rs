@@ -30,12 +30,7 @@ impl SharedMapping {
     ///
     /// # Errors
     /// Numbers that the host's types do not hold, and its refusal.
-    pub(super) fn new(
-        file: &Arc<File>,
-        offset: u64,
-        len: u64,
-        pages: Transparent,
-    ) -> Result<Self> {
+    pub(super) fn new(file: &Arc<File>, offset: u64, len: u64, pages: Transparent) -> Result<Self> {
         let refuse = |why| Error::Mapping { hpa: 0, len, why };
         let len = usize::try_from(len).map_err(|_| refuse("too long for this host"))?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.

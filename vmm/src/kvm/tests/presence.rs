@@ -80,7 +80,9 @@ fn flags_of(address: u64) -> Vec<String> {
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let begins = format!("{address:x}-");
     let lines = maps.lines().skip_while(|line| !line.starts_with(&begins));
-    let flags = lines.filter_map(|line| line.strip_prefix("VmFlags:")).next();
+    let flags = lines
+        .filter_map(|line| line.strip_prefix("VmFlags:"))
+        .next();
     let words = flags.unwrap_or_default().split_whitespace();
     words.map(String::from).collect()
 }
