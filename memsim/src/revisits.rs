@@ -95,13 +95,29 @@ impl Revisits {
         missing * visits / watched
     }
 
+    /// Of the pages that are visited at age `from_ns` or later at all, the share that is by `to_ns`, 0 to 1.
+    pub fn due(&self, from_ns: f64, to_ns: f64) -> f64 {
+        let class = class(0.5 * (from_ns + to_ns));
+        let later: f64 = self.visits[class..].iter().sum();
+        let width = if class == 0 {
+            2.0 * YOUNGEST
+        } else {
+            YOUNGEST * f64::from(1 << class)
+        };
+        if later > 0.0 {
+            (self.visits[class] / later * (to_ns - from_ns) / width).clamp(0.0, 1.0)
+        } else {
+            1.0
+        }
+    }
+
     /// Relative standard deviation of [`Self::per_ns`]; 1 when nothing was seen.
     pub fn error(&self) -> f64 {
         1.0 / self.young().0.max(1.0).sqrt()
     }
 
-    /// Age up to which pages are worth watching, ns. That is twice what a rate needs: who stops as soon
-    /// as there is enough has stopped at a lucky moment. Where there is not enough it is longer still, or
+    /// Age up to which pages are worth watching, ns. That is four times what a rate needs: who stops as soon
+    /// as there is enough has stopped at a lucky moment, and does not know how many come later. Where there is not enough it is longer still, or
     /// each age would be given up before it had its visits.
     pub fn patience_ns(&self) -> f64 {
         let longest = YOUNGEST * f64::from(1 << (AGES - 1));
@@ -112,7 +128,7 @@ impl Revisits {
             visits += seen;
             age *= 2.0;
             if visits >= ENOUGH {
-                return age;
+                return (2.0 * age).min(longest);
             }
             if half >= SOME && visits >= half {
                 return (UNSURE * age).min(longest);

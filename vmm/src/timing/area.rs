@@ -39,9 +39,6 @@ pub struct Area {
     together: f64,
     /// Variance of [`Self::together`] if all was chance.
     chance: f64,
-    /// Pages of which somebody has come for their neighbour alone: visits to them, and the time for which they were watched, ns.
-    left_visits: f64,
-    left_watched: f64,
     /// Share of visits that were part of a walk when that could be told last.
     walked: f64,
 }
@@ -60,8 +57,6 @@ impl Area {
             pairs: 0.0,
             together: 0.0,
             chance: 0.0,
-            left_visits: 0.0,
-            left_watched: 0.0,
             walked: 0.0,
         }
     }
@@ -136,17 +131,10 @@ impl Area {
         }
     }
 
-    /// Somebody had come for one of a pair alone. The other was watched for so long since, and has been visited or not.
-    pub fn left(&mut self, ns: f64, visited: bool) {
-        self.left_watched = self.left_watched * FADING + if visited { 0.5 * ns } else { ns };
-        self.left_visits = self.left_visits * FADING + f64::from(u8::from(visited));
-    }
-
-    /// Probability that somebody comes for a page within `ns` of a visit to one close to it, by chance. Pages that are busy
-    /// lie together, among others that are not: those that were left alone tell how busy.
-    pub fn by_chance(&self, ns: f64) -> f64 {
-        let neighbours = self.left_visits / self.left_watched.max(1.0);
-        1.0 - (-ns * neighbours.max(self.revisits.per_ns())).exp()
+    /// Probability that somebody comes for a page by chance, too, no later than at the look after that at which a page close
+    /// to it was found, between these ages. Pages that nobody comes for do not count: those that are busy lie together.
+    pub fn by_chance(&self, from_ns: f64, to_ns: f64) -> f64 {
+        1.0 - (1.0 - self.revisits.due(from_ns, to_ns)).powf(1.5)
     }
 
     /// So much time has passed, ns: what was seen before counts less.
@@ -155,8 +143,6 @@ impl Area {
         self.pairs *= left;
         self.together *= left;
         self.chance *= left;
-        self.left_visits *= left;
-        self.left_watched *= left;
         if self.pairs < FORGOTTEN {
             self.walked = 0.0;
         }

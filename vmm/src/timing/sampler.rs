@@ -50,8 +50,6 @@ enum Pair {
     Away,
     /// Somebody came for one of them, between the last two looks.
     One,
-    /// Nobody came for the other one by the next look.
-    Apart,
     /// What they can.
     Decided,
 }
@@ -260,17 +258,14 @@ impl Sampler {
         let (area, watch) = (&mut self.areas[index], &mut self.watches[index]);
         let batch = &mut watch.batches[batch];
         let patience = area.revisits.patience_ns();
-        let (mut found, mut interval) = ([0; PAIRS], 0.0);
+        let (mut found, mut ages) = ([0; PAIRS], (0.0, 0.0));
         batch.away.retain_mut(|away| {
             let mut there = [false];
             pages.look(away.hpa, &mut there);
             let now = clock();
             let (from, to) = (away.looked - away.since, now - away.since);
             area.revisits.looked(from, to, there[0]);
-            if batch.pairs[away.pair] == Pair::Apart {
-                area.left(to - from, there[0]);
-            }
-            interval = now - away.looked;
+            ages = (from, to);
             away.looked = now;
             if there[0] {
                 found[away.pair] += 1;
@@ -284,8 +279,7 @@ impl Sampler {
             }
             stays
         });
-        // Two looks lie at most so far apart.
-        let by_chance = area.by_chance(1.5 * interval);
+        let by_chance = area.by_chance(ages.0, ages.1);
         for (index, (found, pair)) in found.into_iter().zip(&mut batch.pairs).enumerate() {
             let waiting = batch.away.iter().any(|away| away.pair == index);
             *pair = match (*pair, found) {
@@ -296,9 +290,8 @@ impl Sampler {
                 (Pair::Away, 1) if waiting => Pair::One,
                 (Pair::One, 0) => {
                     area.pair(false, by_chance);
-                    Pair::Apart
+                    Pair::Decided
                 }
-                (Pair::Apart, 0) => Pair::Apart,
                 (Pair::Away, 0) if waiting => Pair::Away,
                 _ => Pair::Decided,
             };
