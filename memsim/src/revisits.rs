@@ -70,8 +70,14 @@ impl Revisits {
     /// So much time has passed: a program that has moved on is forgotten even where few pages are watched. Returns what
     /// is left of counts, 0 to 1: more of them where there are few, since what was seen before is better than nothing.
     pub fn pass(&mut self, ns: f64) -> f64 {
-        let share = self.visits.iter().sum::<f64>() / ENOUGH;
-        let left = (-ns.max(0.0) * share.clamp(LEAST, 1.0) / MEMORY).exp();
+        let visits = self.visits.iter().sum::<f64>();
+        // That nobody came is no reason to remember it for longer.
+        let speed = if visits < SOME {
+            1.0
+        } else {
+            (visits / ENOUGH).clamp(LEAST, 1.0)
+        };
+        let left = (-ns.max(0.0) * speed / MEMORY).exp();
         for figure in self.visits.iter_mut().chain(&mut self.watched_ns) {
             *figure *= left;
         }

@@ -84,10 +84,11 @@ impl Reckoner {
     ) {
         let reads: f64 = demands.iter().map(|demand| demand.reads).sum();
         self.parallelism = self.misses_at_once(reads, cpu_ns);
-        let busy = cpu_ns / ran_ns.max(1.0);
+        // A host that counts processor time in ticks may count more of it than there are vCPUs.
+        let busy = (cpu_ns / ran_ns.max(1.0)).clamp(1.0, self.host.vcpus.max(1.0));
         let run = Run {
             time_ns: ran_ns,
-            parallelism: self.parallelism * busy.max(1.0),
+            parallelism: self.parallelism * busy,
         };
         let penalty = self.kernel.epoch_among(run, demands, neighbours);
         self.debt.add(penalty.added_ns);
@@ -226,6 +227,21 @@ mod tests {
         };
         let demands = reads(1e4, 0.0);
         assert!((owed(HOST, &demands) / owed(host, &demands) - 2.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn one_vcpu_never_waits_for_two_loads_at_once_however_its_time_is_counted() {
+        let host = Host {
+            vcpus: 1.0,
+            parallelism: Some(1.0),
+            ..HOST
+        };
+        let owed = |cpu| {
+            let mut reckoner = reckoner(host);
+            reckoner.epoch(EPOCH, cpu, &reads(0.0, 1e4), &[]);
+            reckoner.owed()
+        };
+        assert_eq!(owed(1.4 * EPOCH), owed(0.6 * EPOCH));
     }
 
     #[test]
