@@ -12,6 +12,7 @@ mod hotplug;
 mod machine;
 mod mailbox;
 mod own;
+mod passphrase;
 mod persistence;
 mod picture;
 mod ras;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Test> {
         persistence::TESTS,
         mailbox::TESTS,
         clients::TESTS,
+        passphrase::TESTS,
         ras::TESTS,
         machine::TESTS,
         example::TESTS,
