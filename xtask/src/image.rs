@@ -293,6 +293,7 @@ fn lay_out_modules(tree: &Path, kernel: &Kernel, accelerator: Option<&Path>) -> 
     let mut wanted: BTreeSet<PathBuf> = order.iter().cloned().collect();
     wanted.extend(kernel.insertion_order_of(others)?);
     let lib = Path::new("usr/lib/modules").join(&kernel.release);
+    fs::create_dir_all(tree.join(&lib))?;
     let place = |module: &Path| -> Result<PathBuf> {
         let inside = module
             .strip_prefix(kernel.modules_dir())

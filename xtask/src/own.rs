@@ -30,7 +30,7 @@ const MAKE: [&str; 5] = [
     "KBUILD_BUILD_TIMESTAMP=@0",
 ];
 /// What is left of the machine for others while it builds.
-const NICENESS: &str = "15";
+const NICENESS: &str = "5";
 
 /// The kernel, if the cache has one of the present configuration, whatever its version.
 pub fn cached() -> Result<Option<Kernel>> {
@@ -112,9 +112,7 @@ fn build(apt: &Apt, version: &str, configuration: &str, work: &Path) -> Result<(
     let source = ui::step(&format!("unpacking {package}"), || unpack(&package, work))?;
 
     fs::write(source.join("memu.config"), configuration)?;
-    configure(&source, configuration)?;
-    let release = cmd::output(make(&source).args(["-s", "kernelrelease"]))?;
-    let release = release.trim().to_owned();
+    let release = configure(&source, configuration)?;
     let jobs = thread::available_parallelism().map_or(1, usize::from);
     ui::step_watched(
         &format!("building kernel {release}, which takes some 10 minutes"),
@@ -161,8 +159,8 @@ fn unpack(package: &str, work: &Path) -> Result<PathBuf> {
     Ok(source)
 }
 
-/// Makes `.config`, and sees to it that it has all that was asked for.
-fn configure(source: &Path, configuration: &str) -> Result<()> {
+/// Makes `.config`, sees to it that it has all that was asked for, and returns the kernel's release.
+fn configure(source: &Path, configuration: &str) -> Result<String> {
     let mut command = make(source);
     command.args(["KCONFIG_ALLCONFIG=memu.config", "-s", "allnoconfig"]);
     ui::step("configuring the kernel", || cmd::run(&mut command))?;
@@ -173,7 +171,10 @@ fn configure(source: &Path, configuration: &str) -> Result<()> {
         "these sources do not grant what {CONFIGURATION} asks for: {}",
         missing.join(" ")
     );
-    Ok(())
+    // The release is told from files that this makes.
+    cmd::run(make(source).args(["-s", "syncconfig"]))?;
+    let release = cmd::output(make(source).args(["-s", "kernelrelease"]))?;
+    Ok(release.trim().to_owned())
 }
 
 /// The lines of `wanted` that are not in `made`.
