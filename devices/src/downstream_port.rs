@@ -4,7 +4,7 @@
 //! It decodes no CXL.mem address itself: the HDM decoders of the host bridge or upstream port above it name it by its port
 //! number, and what they send to it goes down its link.
 
-use cxl::cci::LinkState;
+use cxl::cci::{Binding, LinkState, UnbindOption};
 use cxl::component::ProtocolError;
 use cxl::dvsec::device::GpfTimeout;
 use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
@@ -95,6 +95,15 @@ pub struct SlotState {
     pub power: Indicator,
 }
 
+/// How the physical port of a switch and the bridge that the host sees belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bond {
+    Bound,
+    /// Until what the option says has happened.
+    Until(UnbindOption),
+    Unbound,
+}
+
 /// A root port, or a downstream port of a switch.
 pub struct DownstreamPort {
     name: String,
@@ -102,6 +111,11 @@ pub struct DownstreamPort {
     port_number: u8,
     /// The best its link can do.
     most: Link,
+    /// What is at the other end of the link, whether the host sees it or not, and what that can do.
+    card: Option<Link>,
+    /// A fabric manager holds it in reset.
+    held: bool,
+    bond: Bond,
     config: ConfigSpace,
     express: PciExpress,
     aer: Aer,
@@ -151,6 +165,9 @@ impl DownstreamPort {
             kind: port.kind,
             port_number: port.port_number,
             most: port.link,
+            card: None,
+            held: false,
+            bond: Bond::Bound,
             config,
             express,
             aer,
@@ -196,22 +213,31 @@ impl DownstreamPort {
 
     /// The state of its link for a fabric manager, with something at the other end or not.
     pub(crate) fn link_state(&self, is_present: bool) -> LinkState {
+        let is_unbound = self.bond == Bond::Unbound;
+        let link = match is_unbound {
+            false => self.link(),
+            true => self.card.filter(|_| !self.held),
+        };
         LinkState {
-            in_reset: self.config.is_secondary_held(),
+            in_reset: self.held,
             is_present,
-            is_off: !self.express.is_slot_powered(&self.config),
-            ..link_state(self.most, self.link())
+            is_off: !is_unbound && !self.express.is_slot_powered(&self.config),
+            ..link_state(self.most, link.map(|link| self.most.negotiate(link)))
         }
     }
 
     /// Holds what is at the other end of the link in reset, or lets it go. Its own reset is the caller's.
     pub(crate) fn hold(&mut self, held: bool, out: &mut Vec<Effect>) {
-        let event = self.express.hold_partner(&mut self.config, held);
+        self.held = held;
+        let keeps_back = held || self.bond == Bond::Unbound;
+        let event = self.express.hold_partner(&mut self.config, keeps_back);
         self.send(event, out);
+        self.unbind_if_due(out);
     }
 
     /// Trains the link with what the device at the other end can do.
     pub fn connect(&mut self, device: Link) {
+        self.card = Some(device);
         self.express.set_link(&mut self.config, Some(device));
     }
 
@@ -239,14 +265,80 @@ impl DownstreamPort {
 
     /// A card that can do `card` goes into the slot, or what is in it comes out, whether software agrees or not.
     pub fn change_card(&mut self, card: Option<Link>, out: &mut Vec<Effect>) {
+        self.card = card;
+        if self.bond != Bond::Unbound {
+            self.show_card(card, out);
+            self.unbind_if_due(out);
+        }
+    }
+
+    fn show_card(&mut self, card: Option<Link>, out: &mut Vec<Effect>) {
         let event = self.express.change_card(&mut self.config, card);
         self.send(event, out);
     }
 
     /// Somebody presses the attention button: asks software to switch the slot on or off.
     pub fn press_attention_button(&mut self, out: &mut Vec<Effect>) {
-        let event = self.express.press_attention_button(&mut self.config);
-        self.send(event, out);
+        if self.bond != Bond::Unbound {
+            let event = self.express.press_attention_button(&mut self.config);
+            self.send(event, out);
+        }
+    }
+}
+
+/// The bond of a switch's port, for its fabric manager.
+impl DownstreamPort {
+    /// Whether the host has what is behind the port.
+    pub(crate) fn binding(&self) -> Binding {
+        match self.bond {
+            Bond::Bound => Binding::Bound,
+            Bond::Until(_) => Binding::Unbinding,
+            Bond::Unbound => Binding::Unbound,
+        }
+    }
+
+    /// Shows the host what is at the other end, as if it had just been plugged in.
+    pub(crate) fn bind(&mut self, out: &mut Vec<Effect>) {
+        self.bond = Bond::Bound;
+        self.config.hold_secondary(self.held);
+        if self.card.is_some() {
+            self.show_card(self.card, out);
+        }
+        out.push(Effect::BindingChanged);
+    }
+
+    /// Takes what is at the other end from the host, once the option allows it. Its reset is the caller's, if it is unbound
+    /// at once; whatever the option waits for is a reset.
+    pub(crate) fn unbind(&mut self, option: UnbindOption, out: &mut Vec<Effect>) {
+        self.bond = Bond::Until(option);
+        if option == UnbindOption::ManagedHotRemove && !self.is_let_go(option) {
+            self.press_attention_button(out);
+        }
+        self.unbind_if_due(out);
+    }
+
+    /// Whether what the option waits for has happened.
+    fn is_let_go(&self, option: UnbindOption) -> bool {
+        match option {
+            UnbindOption::LinkDown => self.link().is_none(),
+            UnbindOption::ManagedHotRemove => {
+                self.card.is_none() || !self.express.is_slot_powered(&self.config)
+            }
+            UnbindOption::SurpriseHotRemove => true,
+        }
+    }
+
+    fn unbind_if_due(&mut self, out: &mut Vec<Effect>) {
+        if let Bond::Until(option) = self.bond
+            && self.is_let_go(option)
+        {
+            self.bond = Bond::Unbound;
+            self.config.hold_secondary(true);
+            if self.card.is_some() {
+                self.show_card(None, out);
+            }
+            out.push(Effect::BindingChanged);
+        }
     }
 }
 
@@ -268,6 +360,7 @@ impl Function for DownstreamPort {
         if self.express.is_slot_powered(&self.config) != powered {
             out.push(Effect::SlotPowerChanged);
         }
+        self.unbind_if_due(out);
     }
 
     fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8], _: &mut Vec<Effect>) {

@@ -1,9 +1,9 @@
 //! What the command of a fabric manager in a switch's mailbox does to the functions around it.
 
-use cxl::cci::{Action, Attached, Port, PortControl};
+use cxl::cci::{Action, Attached, Binding, Port, PortControl, UnbindOption};
 use cxl::mailbox::ReturnCode;
 use cxl::memdev::fabric::Sharing;
-use pci::{Function, Hierarchy, NodeId, ResetKind};
+use pci::{Function, Hierarchy, NodeId, Parent, ResetKind};
 
 use crate::{Device, DownstreamPort, Effect};
 
@@ -33,6 +33,29 @@ pub fn run_switch_command(hierarchy: &mut Hierarchy<Device>, cci: NodeId) -> Eff
     out
 }
 
+/// Lets the mailbox of the switch that `port` belongs to, if it has one, see how its ports are now.
+#[must_use]
+pub fn tell_switch(hierarchy: &mut Hierarchy<Device>, port: NodeId) -> Effects {
+    let mut out = Effects::new();
+    let Some(Parent::Bridge(upstream)) = hierarchy.parent(port) else {
+        return out;
+    };
+    let siblings = hierarchy
+        .parent(upstream)
+        .map(|above| hierarchy.children(above));
+    let is_cci = |node: &NodeId| matches!(hierarchy.get(*node), Some(Device::SwitchCci(_)));
+    let Some(cci) = siblings.into_iter().flatten().copied().find(is_cci) else {
+        return out;
+    };
+    let ports = ports(hierarchy, upstream);
+    hierarchy.with(cci, &mut out, |device, out| {
+        if let Device::SwitchCci(cci) = device {
+            cci.observe(ports, out);
+        }
+    });
+    out
+}
+
 /// The upstream port beside a mailbox.
 fn upstream_port(hierarchy: &Hierarchy<Device>, cci: NodeId) -> Option<NodeId> {
     let siblings = hierarchy.children(hierarchy.parent(cci)?);
@@ -47,6 +70,7 @@ fn ports(hierarchy: &Hierarchy<Device>, upstream: NodeId) -> Vec<Port> {
             id: crate::upstream_port::PORT_NUMBER,
             link: port.link_state(),
             attached: None,
+            binding: Binding::Bound,
         }),
         _ => None,
     };
@@ -56,6 +80,7 @@ fn ports(hierarchy: &Hierarchy<Device>, upstream: NodeId) -> Vec<Port> {
             id: port.port_number(),
             link: port.link_state(attached != Attached::Nothing),
             attached: Some(attached),
+            binding: port.binding(),
         }
     });
     first.into_iter().chain(downstream).collect()
@@ -100,6 +125,8 @@ fn perform(
 ) -> Result<Vec<u8>, ReturnCode> {
     let (Action::Control { port, .. }
     | Action::Configuration { port, .. }
+    | Action::Bind { port }
+    | Action::Unbind { port, .. }
     | Action::Tunnel { port, .. }) = action;
     let port = downstream_ports(hierarchy, upstream)
         .find(|(_, model)| model.port_number() == port)
@@ -124,6 +151,14 @@ fn perform(
             let read = configure(hierarchy, node, register, enables, data, out);
             Ok(read.to_le_bytes().to_vec())
         }
+        Action::Bind { .. } => {
+            with_port(hierarchy, port, out, DownstreamPort::bind);
+            Err(ReturnCode::BackgroundStarted)
+        }
+        Action::Unbind { option, .. } => {
+            unbind(hierarchy, port, option, out)?;
+            Err(ReturnCode::BackgroundStarted)
+        }
         Action::Tunnel { message, .. } => {
             let node = reachable(hierarchy, port)?;
             let answer = hierarchy.with(node, out, |device, out| match device {
@@ -135,9 +170,46 @@ fn perform(
     }
 }
 
-/// What is behind a port, unless software keeps the port from passing anything on.
+fn with_port<R>(
+    hierarchy: &mut Hierarchy<Device>,
+    port: NodeId,
+    out: &mut Effects,
+    call: impl FnOnce(&mut DownstreamPort, &mut Vec<Effect>) -> R,
+) -> Option<R> {
+    let result = hierarchy.with(port, out, |device, out| match device {
+        Device::DownstreamPort(port) => Some(call(port, out)),
+        _ => None,
+    });
+    result.flatten()
+}
+
+/// Begins to unbind a port. A host without hot-plug at it would not learn of that.
+fn unbind(
+    hierarchy: &mut Hierarchy<Device>,
+    port: NodeId,
+    option: UnbindOption,
+    out: &mut Effects,
+) -> Result<(), ReturnCode> {
+    let binding = with_port(hierarchy, port, out, |port, out| {
+        port.slot()?;
+        port.unbind(option, out);
+        Some(port.binding())
+    });
+    let binding = binding.flatten().ok_or(ReturnCode::Unsupported)?;
+    if binding == Binding::Unbound {
+        hierarchy.reset_below(port, ResetKind::Conventional, out);
+    }
+    Ok(())
+}
+
+/// What is behind a port, unless software keeps the port from passing anything on: that of the host, of a port that it has.
 fn reachable(hierarchy: &Hierarchy<Device>, port: NodeId) -> Result<NodeId, ReturnCode> {
-    let passes = |port: &Device| port.config().is_secondary_reachable();
+    let passes = |device: &Device| match device {
+        Device::DownstreamPort(port) if port.binding() == Binding::Unbound => {
+            !port.link_state(true).in_reset
+        }
+        device => device.config().is_secondary_reachable(),
+    };
     if !hierarchy.get(port).is_some_and(passes) {
         return Err(ReturnCode::RetryRequired);
     }
@@ -153,6 +225,9 @@ fn control(
     hierarchy.with(port, out, |device, out| match (device, control) {
         (Device::DownstreamPort(port), PortControl::AssertPerst) => port.hold(true, out),
         (Device::DownstreamPort(port), PortControl::DeassertPerst) => port.hold(false, out),
+        // The bridge is the host's.
+        (Device::DownstreamPort(port), PortControl::Reset)
+            if port.binding() == Binding::Unbound => {}
         (device, PortControl::Reset) => device.reset(ResetKind::SecondaryBus, out),
         _ => {}
     });

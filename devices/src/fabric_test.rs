@@ -1,5 +1,7 @@
 //! A switch with its mailbox above a single expander, one with several logical devices, and an empty port.
 
+mod binding;
+
 use cxl::cci::Message;
 use cxl::device::Fault;
 use cxl::mailbox::ReturnCode;
@@ -8,7 +10,7 @@ use pci::{Function, Hierarchy, NodeId, Pools, PortReserve, spec};
 use crate::testing::{Asked, LINK, MIB, expander, expander_config, root_port, upstream_port};
 use crate::{
     Device, DownstreamPort, DownstreamPortConfig, DownstreamPortKind, Effect, Part, Type3,
-    Type3Config, run_switch_command,
+    Type3Config, run_switch_command, tell_switch,
 };
 
 const CONTROL: u64 = 0x104;
@@ -55,7 +57,7 @@ fn bench() -> Bench {
             kind: DownstreamPortKind::Switch,
             port_number: number,
             link: LINK,
-            slot: (number == EMPTY).then_some(4),
+            slot: (number != SINGLE).then_some(4 + u16::from(number)),
         };
         let mut port = DownstreamPort::new(config).unwrap();
         if device.is_some() {
@@ -124,6 +126,7 @@ impl Bench {
         let rung = self.write(CONTROL, &1_u32.to_le_bytes());
         assert!(matches!(rung[..], [(node, Effect::SwitchCommand)] if node == self.cci));
         self.out = run_switch_command(&mut self.hierarchy, self.cci);
+        self.settle();
         assert_eq!(self.qword(CONTROL) & 1, 0);
         let code = (self.qword(STATUS) >> 32) as u16;
         let mut reply = vec![0; (self.qword(COMMAND) >> 16) as usize];
@@ -132,6 +135,28 @@ impl Bench {
             0 => Ok(reply),
             code => Err(code),
         }
+    }
+
+    /// Tells the switch of ports that were bound or unbound, as a machine does.
+    fn settle(&mut self) {
+        let changed = |(_, effect): &&(NodeId, Effect)| matches!(effect, Effect::BindingChanged);
+        let changed: Vec<_> = self
+            .out
+            .iter()
+            .filter(changed)
+            .map(|(port, _)| *port)
+            .collect();
+        for port in changed {
+            self.out.extend(tell_switch(&mut self.hierarchy, port));
+        }
+    }
+
+    /// What the host reads as the vendor of a device.
+    fn vendor(&self, index: usize) -> [u8; 2] {
+        let bdf = self.hierarchy.bdf(self.devices[index]).unwrap();
+        let mut data = [0; 2];
+        self.hierarchy.config_read(bdf, 0, &mut data);
+        data
     }
 
     /// A command to the device behind a port.
@@ -198,6 +223,8 @@ const INVALID_INPUT: u16 = ReturnCode::InvalidInput as u16;
 const RETRY: u16 = ReturnCode::RetryRequired as u16;
 const UP: u8 = 1 << 2;
 const HELD: u8 = 1 << 1;
+const VENDOR: [u8; 2] = [0x86, 0x80];
+const NOBODY: [u8; 2] = [0xff; 2];
 
 #[test]
 fn the_ports_are_those_beside_the_mailbox() {
@@ -285,13 +312,7 @@ fn what_is_held_in_reset_loses_its_decoders_and_answers_nobody_until_it_is_let_g
     assert!(bench.asked_by(device).decoders_changed);
     assert!(!bench.is_committed(0));
     assert_eq!(bench.link(SINGLE), [0, 0, UP | HELD]);
-    let bdf = bench.hierarchy.bdf(device).unwrap();
-    let vendor = |bench: &Bench| {
-        let mut data = [0; 2];
-        bench.hierarchy.config_read(bdf, 0, &mut data);
-        data
-    };
-    assert_eq!(vendor(&bench), [0xff; 2]);
+    assert_eq!(bench.vendor(0), NOBODY);
     assert_eq!(bench.ask(SINGLE, 0x0001, &[]), Err(RETRY));
     assert_eq!(bench.run(0x5102, &[SINGLE, 0]), Err(INVALID_INPUT), "twice");
     assert_eq!(bench.link(SHARED), [16, 5, UP], "another port");
@@ -313,7 +334,7 @@ fn what_is_held_in_reset_loses_its_decoders_and_answers_nobody_until_it_is_let_g
 
     assert_eq!(bench.run(0x5102, &[SINGLE, 1]), Ok(vec![]));
     assert_eq!(bench.link(SINGLE), [16, 5, UP]);
-    assert_eq!(vendor(&bench), [0x86, 0x80]);
+    assert_eq!(bench.vendor(0), VENDOR);
     assert!(bench.ask(SINGLE, 0x0001, &[]).is_ok());
 }
 

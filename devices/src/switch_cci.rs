@@ -122,6 +122,12 @@ impl SwitchCci {
         self.drain(out);
     }
 
+    /// The binding of a port has changed: see [`SwitchRegisters::observe`].
+    pub(crate) fn observe(&mut self, ports: Vec<Port>, out: &mut Vec<Effect>) {
+        self.registers.observe(ports, &mut self.scratch);
+        self.drain(out);
+    }
+
     /// The registers ask for nothing but interrupts.
     fn drain(&mut self, out: &mut Vec<Effect>) {
         for effect in self.scratch.drain(..) {

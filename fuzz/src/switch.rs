@@ -3,7 +3,7 @@
 use cxl::cci::Message;
 use devices::{
     Device, DownstreamPort, DownstreamPortConfig, DownstreamPortKind, Effect, Part, UpstreamPort,
-    UpstreamPortConfig, run_switch_command,
+    UpstreamPortConfig, run_switch_command, tell_switch,
 };
 use pci::{Function, Hierarchy, NodeId};
 
@@ -81,6 +81,11 @@ impl Switch {
         let waits = |(_, effect): &(NodeId, Effect)| matches!(effect, Effect::SwitchCommand);
         if out.iter().any(waits) {
             out.extend(run_switch_command(&mut self.hierarchy, self.cci));
+        }
+        let changed = |(_, effect): &&(NodeId, Effect)| matches!(effect, Effect::BindingChanged);
+        let changed: Vec<NodeId> = out.iter().filter(changed).map(|(port, _)| *port).collect();
+        for port in changed {
+            out.extend(tell_switch(&mut self.hierarchy, port));
         }
         out.len()
     }

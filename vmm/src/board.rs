@@ -216,6 +216,9 @@ impl Board {
                 Effect::SwitchCommand => {
                     effects.extend(devices::run_switch_command(&mut state.hierarchy, node));
                 }
+                Effect::BindingChanged => {
+                    effects.extend(devices::tell_switch(&mut state.hierarchy, node));
+                }
                 Effect::Accelerator(request) => state.accelerate(node, request),
                 Effect::Pci(effect) => {
                     bars_changed |= effect == pci::Effect::BarsChanged;

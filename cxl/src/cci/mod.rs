@@ -5,8 +5,8 @@
 //! device's own is reached through it, or, where the device has several heads, through its mailbox: a message is sent down a
 //! tunnel, and comes to [`Memdev::receive`](crate::memdev::Memdev::receive).
 //!
-//! What there is of this is what one host can see: one virtual switch, whose ports are all bound to it, and of a device that
-//! several hosts share this host's part. What the other hosts would see is told where a table has a field for it.
+//! What there is of this is what one host can see: one virtual switch, each of whose bridges is bound to its port or to none,
+//! and of a device that several hosts share this host's part. What the other hosts would see is told where a table has a field for it.
 
 mod expander;
 mod information;
@@ -18,7 +18,9 @@ mod tunnel;
 
 pub use information::Identity;
 pub use link::LinkState;
-pub use switch::{Action, Attached, Port, PortControl, SwitchConfig, SwitchRegisters};
+pub use switch::{
+    Action, Attached, Binding, Port, PortControl, SwitchConfig, SwitchRegisters, UnbindOption,
+};
 
 pub(crate) use expander::TunnelToPool;
 pub use message::Message;

@@ -165,7 +165,7 @@ impl CommandEffects {
     /// The security state, at once.
     pub const SECURITY_STATE: Self = Self(1 << 5);
     /// It goes on in the background.
-    const BACKGROUND: Self = Self(1 << 6);
+    pub(crate) const BACKGROUND: Self = Self(1 << 6);
     /// Request Abort Background Operation ends it.
     pub const ABORTABLE: Self = Self(1 << 8);
 

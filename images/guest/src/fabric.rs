@@ -3,6 +3,7 @@
 
 use crate::pci_sysfs::{Bar, Function};
 use anyhow::{Context, Result, bail, ensure};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// CXL fabric management host interface (PCI Code and ID Assignment Specification).
@@ -18,22 +19,31 @@ const CONTROL: u64 = 0x04;
 const COMMAND: u64 = 0x08;
 const STATUS: u64 = 0x10;
 const PAYLOAD: u64 = 0x20;
-/// How long a command may take (section 8.2.8.4.4).
+/// How long a command may take (section 8.2.8.4.4), and how long this host to let a device go.
 const PATIENCE: Duration = Duration::from_secs(2);
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+/// Return code of a command that goes on in the background.
+const BACKGROUND_STARTED: u64 = 1;
 
 /// Commands.
 const IDENTIFY: u16 = 0x0001;
+const BACKGROUND_OPERATION_STATUS: u16 = 0x0002;
 const IDENTIFY_MEMORY_DEVICE: u16 = 0x4000;
 const IDENTIFY_SWITCH: u16 = 0x5100;
 const PORT_STATE: u16 = 0x5101;
 const VIRTUAL_SWITCH_INFO: u16 = 0x5200;
+const BIND: u16 = 0x5201;
+const UNBIND: u16 = 0x5202;
 const TUNNEL: u16 = 0x5300;
 const LD_INFO: u16 = 0x5400;
 
 /// Types of devices behind a port (section 7.6.7.1.2).
 const SINGLE: u8 = 4;
 const SEVERAL: u8 = 5;
-/// A bridge of a virtual switch is bound to a logical device.
+/// The state of a downstream port.
+const DOWNSTREAM: u8 = 3;
+/// A bridge of a virtual switch is bound to a port as a whole, or to a logical device.
+const BOUND_PORT: u8 = 2;
 const BOUND_LD: u8 = 3;
 
 /// A mailbox.
@@ -83,6 +93,37 @@ impl Mailbox {
 
     /// Runs a command that succeeds.
     fn run(&self, opcode: u16, input: &[u8]) -> Result<Vec<u8>> {
+        let (code, reply) = self.begin(opcode, input)?;
+        ensure!(code == 0, "command {opcode:#06x} returns {code:#x}");
+        Ok(reply)
+    }
+
+    /// Runs a command that goes on in the background, and waits for its end.
+    fn run_to_the_end(&self, opcode: u16, input: &[u8]) -> Result<()> {
+        let (code, _) = self.begin(opcode, input)?;
+        ensure!(
+            code == BACKGROUND_STARTED,
+            "command {opcode:#06x} returns {code:#x}"
+        );
+        let begin = Instant::now();
+        loop {
+            let status = self.run(BACKGROUND_OPERATION_STATUS, &[])?;
+            let [running, _, low, high, code, ..] = status[..] else {
+                bail!("a short status");
+            };
+            let last = u16::from_le_bytes([low, high]);
+            ensure!(last == opcode, "{last:#06x} runs, not {opcode:#06x}");
+            if running & 1 == 0 {
+                ensure!(code == 0, "command {opcode:#06x} ends with {code:#x}");
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < LONG_PATIENCE, "{opcode:#06x} has no end");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs a command, and gives its return code and its output.
+    fn begin(&self, opcode: u16, input: &[u8]) -> Result<(u64, Vec<u8>)> {
         for (line, chunk) in (0..).zip(input.chunks(8)) {
             let mut value = [0; 8];
             value[..chunk.len()].copy_from_slice(chunk);
@@ -97,10 +138,9 @@ impl Mailbox {
             ensure!(begin.elapsed() < PATIENCE, "command {opcode:#06x} hangs");
         }
         let code = self.registers.read(self.base + STATUS, 8) >> 32 & 0xffff;
-        ensure!(code == 0, "command {opcode:#06x} returns {code:#x}");
         let len = self.registers.read(self.base + COMMAND, 8) >> 16 & 0x1f_ffff;
         let bytes = (0..len).map(|at| self.registers.read(self.base + PAYLOAD + at, 1));
-        Ok(bytes.map(|byte| byte as u8).collect())
+        Ok((code, bytes.map(|byte| byte as u8).collect()))
     }
 
     /// Runs a command of what is behind a port, and, if `ld` is there, of that logical device of it.
@@ -154,14 +194,50 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
 /// # Errors
 /// There is no such switch, or it does not answer as the specification says.
 pub fn show() -> Result<bool> {
-    let mut found = false;
+    for mailbox in mailboxes()? {
+        show_switch(&mailbox)?;
+    }
+    Ok(true)
+}
+
+/// The mailboxes of all switches; there is one.
+fn mailboxes() -> Result<Vec<Mailbox>> {
+    let mut found = Vec::new();
     for function in Function::all()? {
         if function.config_read(8, 4)? >> 8 == CLASS {
-            found = true;
-            show_switch(&Mailbox::of(&function)?)?;
+            found.push(Mailbox::of(&function)?);
         }
     }
-    ensure!(found, "no switch has a mailbox");
+    ensure!(!found.is_empty(), "no switch has a mailbox");
+    Ok(found)
+}
+
+/// Takes what is behind a port of the first switch from this host.
+///
+/// # Errors
+/// As [`show`], or the host does not let it go.
+pub fn unbind(port: u64, how: &str) -> Result<bool> {
+    let option = match how {
+        "wait" => 0,
+        "orderly" => 1,
+        "surprise" => 2,
+        _ => bail!("{how} is no way to unbind a port"),
+    };
+    let mailbox = mailboxes()?.swap_remove(0);
+    mailbox.run_to_the_end(UNBIND, &[0, u8::try_from(port)?, option])?;
+    show_switch(&mailbox)?;
+    Ok(true)
+}
+
+/// Gives this host what is behind a port of the first switch, which is no logical device.
+///
+/// # Errors
+/// As [`show`].
+pub fn bind(port: u64) -> Result<bool> {
+    let mailbox = mailboxes()?.swap_remove(0);
+    let port = u8::try_from(port)?;
+    mailbox.run_to_the_end(BIND, &[0, port, port, 0, 0xff, 0xff])?;
+    show_switch(&mailbox)?;
     Ok(true)
 }
 
@@ -194,10 +270,12 @@ fn show_switch(mailbox: &Mailbox) -> Result<()> {
 
 fn show_port(mailbox: &Mailbox, state: &[u8], bridges: &[u8]) -> Result<()> {
     let (port, kind, width, speed) = (state[0], state[4], state[7], state[10]);
-    let bound = bridges.chunks_exact(4).find(|bridge| bridge[1] == port);
+    let mut bridges = bridges.chunks_exact(4);
+    let bound = bridges.find(|bridge| bridge[0] >= BOUND_PORT && bridge[1] == port);
     let ld = bound.filter(|bridge| bridge[0] == BOUND_LD);
     let ld = ld.map(|bridge| bridge[2]).filter(|_| kind == SEVERAL);
     let behind = match kind {
+        SEVERAL if ld.is_none() => String::new(),
         SINGLE | SEVERAL => {
             let identity = mailbox.ask(port, None, IDENTIFY)?;
             let memory = mailbox.ask(port, ld, IDENTIFY_MEMORY_DEVICE)?;
@@ -214,8 +292,12 @@ fn show_port(mailbox: &Mailbox, state: &[u8], bridges: &[u8]) -> Result<()> {
         _ => String::new(),
     };
     let state = state[1] & 0xf;
+    let note = match bound {
+        None if state == DOWNSTREAM => r#", "bound": false"#,
+        _ => "",
+    };
     println!(
-        r#"{{"port": {port}, "state": {state}, "type": {kind}, "width": {width}, "speed": {speed}{behind}}}"#
+        r#"{{"port": {port}, "state": {state}, "type": {kind}, "width": {width}, "speed": {speed}{behind}{note}}}"#
     );
     Ok(())
 }

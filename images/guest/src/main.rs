@@ -38,6 +38,9 @@ const USAGE: &str = "usage: memu-guest COMMAND
   numa-where                         the nodes of this program's own code, data, heap and stack
   on-node NODE COMMAND...            run a command of this program with code and data on NODE
   fabric                             say what the switches with a mailbox have
+  fabric unbind PORT wait|orderly|surprise
+                                     take what is behind a port of the first of them from this host
+  fabric bind PORT                   give it back
   gpu-v1                             add vectors on an accelerator, by version 1 of its protocol
   poison                             say where a page is, wait for a line of input, load the page, expect SIGBUS
   raw FILE OPCODE [HEX]              send a command to the memory device behind FILE as it is, with this payload
@@ -88,6 +91,8 @@ fn run(words: &[&str]) -> Result<bool> {
         ["avx", size] => vector::exercise(bytes(size)?),
         ["numa-where"] => node::report_own_pages(),
         ["fabric"] => fabric::show(),
+        ["fabric", "unbind", port, how] => fabric::unbind(number(port)?, how),
+        ["fabric", "bind", port] => fabric::bind(number(port)?),
         ["gpu-v1"] => gpu::version_1(),
         ["poison"] => poison::meet(),
         ["raw", file, opcode] => raw_command::send(file, number(opcode)?, &[]),

@@ -60,6 +60,28 @@ pub enum Attached {
     Switch,
 }
 
+/// Whether a downstream port is bound to the virtual bridge that has its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// It is.
+    Bound,
+    /// It will not be any more as soon as what was asked for has happened.
+    Unbinding,
+    /// It is not: what is behind the port is the fabric manager's.
+    Unbound,
+}
+
+/// What a port waits for before it is unbound (table 7-34).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnbindOption {
+    /// That its link goes down.
+    LinkDown,
+    /// That the host has let go, for which it is asked as by an attention button.
+    ManagedHotRemove,
+    /// Nothing.
+    SurpriseHotRemove,
+}
+
 /// A physical port as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -69,6 +91,8 @@ pub struct Port {
     pub link: LinkState,
     /// What is behind a downstream port; `None` for the upstream port.
     pub attached: Option<Attached>,
+    /// Whether the host has it.
+    pub binding: Binding,
 }
 
 impl Port {
@@ -114,6 +138,19 @@ pub enum Action {
         /// Write this; `None`: read.
         data: Option<u32>,
     },
+    /// Show the host what is behind a port, and complete the command with [`ReturnCode::BackgroundStarted`].
+    Bind {
+        /// Number of a downstream port that is not bound.
+        port: u8,
+    },
+    /// Take what is behind a port from the host, and complete the command with [`ReturnCode::BackgroundStarted`] at once, but
+    /// [observe](SwitchRegisters::observe) the ports when it has gone.
+    Unbind {
+        /// Number of a downstream port that is bound.
+        port: u8,
+        /// What to wait for.
+        option: UnbindOption,
+    },
     /// Give a message to what is behind a port, and complete the command with the message that comes back.
     Tunnel {
         /// Number of a downstream port.
@@ -134,6 +171,15 @@ pub(super) struct Switch {
     response_limit: u8,
     /// What the host set the timestamp to, and the clock at that time.
     timestamp: Option<(u64, u64)>,
+    /// The operation that runs in the background, or that has ended last.
+    background: Option<Background>,
+}
+
+/// A port that is bound or unbound: the only operations of a switch that may take time.
+#[derive(Clone, Copy, Debug)]
+struct Background {
+    opcode: u16,
+    is_running: bool,
 }
 
 impl fmt::Debug for Switch {
@@ -152,12 +198,14 @@ impl Switch {
             action: None,
             response_limit: NO_LIMIT,
             timestamp: None,
+            background: None,
         }
     }
 
     fn reset(&mut self) {
         self.response_limit = NO_LIMIT;
         self.timestamp = None;
+        self.background = None;
     }
 
     fn port(&self, id: u8) -> Option<&Port> {
@@ -166,6 +214,12 @@ impl Switch {
 
     fn downstream(&self) -> impl Iterator<Item = &Port> {
         self.ports.iter().filter(|port| port.attached.is_some())
+    }
+
+    /// A port is being unbound.
+    fn is_unbinding(&self) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| port.binding == Binding::Unbinding)
     }
 
     /// The downstream port of this number.
@@ -188,8 +242,17 @@ impl Component for Switch {
     }
 
     fn background(&self) -> (bool, BackgroundStatus) {
-        // No command of a switch takes time.
-        (false, BackgroundStatus::default())
+        const ENDED: u8 = 100;
+        let Some(Background { opcode, is_running }) = self.background else {
+            return (false, BackgroundStatus::default());
+        };
+        // Whoever waits for a host cannot tell how far it is.
+        let status = BackgroundStatus {
+            opcode,
+            percent: if is_running { 0 } else { ENDED },
+            return_code: ReturnCode::Success as u16,
+        };
+        (is_running, status)
     }
 }
 
@@ -214,7 +277,7 @@ struct Commands;
 
 impl CommandSet<Switch> for Commands {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry<Switch>>> {
-        static ENTRIES: [Entry<Switch>; 15] = [
+        static ENTRIES: [Entry<Switch>; 17] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetResponseLimit>(),
@@ -228,6 +291,8 @@ impl CommandSet<Switch> for Commands {
             Entry::of::<physical::PhysicalPortControl>(),
             Entry::of::<physical::SendPpbConfiguration>(),
             Entry::of::<virtual_switch::GetVirtualSwitchInfo>(),
+            Entry::of::<virtual_switch::BindVppb>(),
+            Entry::of::<virtual_switch::UnbindVppb>(),
             Entry::of::<mld_port::Tunnel>(),
             Entry::of::<mld_port::SendLdConfiguration>(),
         ];

@@ -1,6 +1,6 @@
 //! Physical Switch command set (section 7.6.7.1), opcodes 0x5100 to 0x5103.
 
-use super::{Action, Attached, Port, PortControl, Switch};
+use super::{Action, Attached, Binding, Port, PortControl, Switch};
 use crate::Effect;
 use crate::mailbox::{Command, CommandEffects, Input, PAYLOAD_SIZE, Reply, Request, ReturnCode};
 
@@ -14,6 +14,7 @@ pub(super) struct SwitchIdentity {
     ingress: u8,
     ports: Vec<u8>,
     vppbs: u16,
+    bound: u16,
     decoders: u8,
 }
 
@@ -32,9 +33,8 @@ impl Reply for SwitchIdentity {
         output.push(virtual_switches.len() as u8);
         output.extend(bitmask(&self.ports));
         output.extend(bitmask(&virtual_switches));
-        // All there are, and those in use.
         output.extend(self.vppbs.to_le_bytes());
-        output.extend(self.vppbs.to_le_bytes());
+        output.extend(self.bound.to_le_bytes());
         output.push(self.decoders);
     }
 }
@@ -50,9 +50,15 @@ impl Command<Switch> for IdentifySwitchDevice {
             ingress: switch.config.upstream,
             ports: switch.ports.iter().map(|port| port.id).collect(),
             vppbs: switch.downstream().count() as u16,
+            bound: switch.downstream().filter(is_bound).count() as u16,
             decoders: switch.config.decoders,
         })
     }
+}
+
+/// Its bridge is bound to it, if not for long any more.
+fn is_bound(port: &&Port) -> bool {
+    port.binding != Binding::Unbound
 }
 
 /// Get Physical Port State (section 7.6.7.1.2).
@@ -76,6 +82,7 @@ impl PortStates {
 }
 
 /// What a port is used for.
+const UNBINDING: u8 = 2;
 const DOWNSTREAM: u8 = 3;
 const UPSTREAM: u8 = 4;
 const INVALID_PORT: u8 = 0xf;
@@ -97,7 +104,11 @@ fn encode_port(port: &Port, output: &mut Vec<u8>) {
         0 => 0,
         _ => MODE_68B_VH,
     };
-    let state = port.attached.map_or(UPSTREAM, |_| DOWNSTREAM);
+    let state = match (port.attached, port.binding) {
+        (None, _) => UPSTREAM,
+        (_, Binding::Unbinding) => UNBINDING,
+        _ => DOWNSTREAM,
+    };
     output.extend([port.id, state, mode, 0]);
     output.extend([port.attached.map_or(0, device_type), SUPPORTS_68B_VH]);
     port.link.encode(output);
@@ -218,8 +229,8 @@ impl RegisterAccess {
     }
 }
 
-/// Send PPB CXL.io Configuration Request (section 7.6.7.1.4), to the port of a device with several logical devices: a port
-/// that is bound as a whole is its host's.
+/// Send PPB CXL.io Configuration Request (section 7.6.7.1.4), to the port of a device with several logical devices. A port that
+/// is bound as a whole is its host's, and so are the registers of one that is not bound: those of its bridge.
 pub(super) struct SendPpbConfiguration;
 
 pub(super) struct PpbRequest {

@@ -1,10 +1,10 @@
 //! The register block of a switch's mailbox (section 8.2.8): capability array, status and primary mailbox.
 
-use super::{Action, CommandSet, Commands, Message, Port, Switch, SwitchConfig};
+use super::{Action, Background, CommandSet, Commands, Message, Port, Switch, SwitchConfig};
+use crate::cci::information::Component;
 use crate::cci::tunnel::TunnelReply;
 use crate::device::{Behind, MailboxRegisters, array_register, capability_array, spec};
 use crate::mailbox::{Reply, ReturnCode, run_one_of};
-use crate::memdev::BackgroundStatus;
 use crate::{Effect, access};
 
 /// The type of a switch, of its capability array (table 8-30) and of its mailbox (table 8-32).
@@ -49,11 +49,12 @@ impl SwitchRegisters {
 
     /// Reads `data.len()` bytes at `offset` in the block, of any width and alignment.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
+        let (is_busy, background) = self.switch.background();
         let behind = Behind {
             kind: SWITCH,
             vector: self.switch.config.mailbox_vector,
-            is_busy: false,
-            background: BackgroundStatus::default(),
+            is_busy,
+            background,
         };
         access::read(offset, data, |offset| {
             self.mailbox
@@ -102,7 +103,34 @@ impl SwitchRegisters {
             true => result.and_then(|message| tunnelled(&message)),
             false => result,
         };
+        if result == Err(ReturnCode::BackgroundStarted) {
+            let (opcode, _) = self.mailbox.command();
+            self.switch.background = Some(Background {
+                opcode,
+                is_running: true,
+            });
+        }
         self.finish(result, effects);
+    }
+
+    /// The binding of a port has changed, and all are like that now. If that was the end of the operation in the background,
+    /// software is told.
+    pub fn observe(&mut self, ports: Vec<Port>, effects: &mut Vec<Effect>) {
+        self.switch.ports = ports;
+        let goes_on = self.switch.is_unbinding();
+        let running = self.switch.background.as_mut();
+        let Some(ended) = running.filter(|running| running.is_running && !goes_on) else {
+            return;
+        };
+        ended.is_running = false;
+        if self.mailbox.wants_background_interrupt() {
+            self.interrupt(effects);
+        }
+    }
+
+    fn interrupt(&self, effects: &mut Vec<Effect>) {
+        let vector = self.switch.config.mailbox_vector;
+        effects.push(Effect::Interrupt { vector });
     }
 
     fn finish(&mut self, result: Result<Vec<u8>, ReturnCode>, effects: &mut Vec<Effect>) {
@@ -113,8 +141,7 @@ impl SwitchRegisters {
             result => result,
         };
         if self.mailbox.complete(result) {
-            let vector = self.switch.config.mailbox_vector;
-            effects.push(Effect::Interrupt { vector });
+            self.interrupt(effects);
         }
     }
 }

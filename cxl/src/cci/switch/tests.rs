@@ -10,6 +10,7 @@ const CAPABILITIES: u64 = 0x100;
 const CONTROL: u64 = 0x104;
 const COMMAND: u64 = 0x108;
 const STATUS: u64 = 0x110;
+const BACKGROUND: u64 = 0x118;
 const PAYLOAD: u64 = 0x120;
 const VECTOR: u8 = 3;
 const UPSTREAM: u8 = 0xff;
@@ -53,11 +54,13 @@ fn ports() -> Vec<Port> {
         id: UPSTREAM,
         link: UP,
         attached: None,
+        binding: Binding::Bound,
     };
     let downstream = (0..).zip(downstream).map(|(id, (link, attached))| Port {
         id,
         link,
         attached: Some(attached),
+        binding: Binding::Bound,
     });
     [upstream].into_iter().chain(downstream).collect()
 }
@@ -65,6 +68,7 @@ fn ports() -> Vec<Port> {
 /// A switch, and its time.
 struct Bench {
     registers: SwitchRegisters,
+    ports: Vec<Port>,
     time: Arc<AtomicU64>,
     effects: Vec<Effect>,
 }
@@ -86,6 +90,7 @@ fn bench() -> Bench {
     });
     Bench {
         registers,
+        ports: ports(),
         time,
         effects: Vec::new(),
     }
@@ -110,7 +115,8 @@ impl Bench {
         let command = u64::from(opcode) | (input.len() as u64) << 16;
         assert!(!self.registers.write(COMMAND, &command.to_le_bytes()));
         assert!(self.registers.write(CONTROL, &control.to_le_bytes()));
-        self.registers.execute(ports(), &mut self.effects)
+        self.registers
+            .execute(self.ports.clone(), &mut self.effects)
     }
 
     /// How the command ended.
@@ -173,8 +179,8 @@ fn a_command_runs_when_its_switch_is_asked_and_interrupts_if_that_is_wanted() {
 fn its_commands_are_listed_and_no_others_are_there() {
     let mut bench = bench();
     let listed = [
-        1, 2, 3, 4, 0x300, 0x301, 0x400, 0x401, 0x5100, 0x5101, 0x5102, 0x5103, 0x5200, 0x5300,
-        0x5301,
+        1, 2, 3, 4, 0x300, 0x301, 0x400, 0x401, 0x5100, 0x5101, 0x5102, 0x5103, 0x5200, 0x5201,
+        0x5202, 0x5300, 0x5301,
     ];
     let size = bench.run(0x0400, &[]).unwrap()[24];
     let request = [&COMMAND_EFFECTS_LOG[..], &[0, 0, 0, 0, size, 0, 0, 0]].concat();
@@ -212,6 +218,10 @@ fn payloads_of_the_wrong_length_are_refused() {
         (0x5102, 3),
         (0x5103, 7),
         (0x5200, 2),
+        (0x5201, 5),
+        (0x5201, 7),
+        (0x5202, 2),
+        (0x5202, 4),
         (0x5300, 3),
         (0x5301, 11),
         (0x5301, 13),
@@ -256,8 +266,10 @@ fn answers_are_no_longer_than_the_limit() {
 }
 
 #[test]
-fn nothing_runs_in_the_background() {
-    assert_eq!(bench().run(0x0002, &[]).unwrap(), [0; 8]);
+fn nothing_runs_in_the_background_at_first() {
+    let mut bench = bench();
+    assert_eq!(bench.run(0x0002, &[]).unwrap(), [0; 8]);
+    assert_eq!(bench.qword(BACKGROUND), 0);
 }
 
 #[test]
@@ -392,6 +404,102 @@ fn the_virtual_switch_has_a_bridge_for_each_port() {
     ] {
         assert_eq!(bench.run(0x5200, wrong), Err(INVALID_INPUT));
     }
+}
+
+#[test]
+fn a_bridge_is_unbound_in_the_background_and_bound_again() {
+    const WAIT_FOR_INTERRUPT: u32 = 0b101;
+    let started = || Err(ReturnCode::BackgroundStarted);
+    let mut bench = bench();
+    for (option, wanted) in [
+        (0, UnbindOption::LinkDown),
+        (1, UnbindOption::ManagedHotRemove),
+        (2, UnbindOption::SurpriseHotRemove),
+    ] {
+        let action = bench.begin(0x5202, &[0, 1, 0xf0 | option], WAIT_FOR_INTERRUPT);
+        let (port, option) = (1, wanted);
+        assert_eq!(action, Some(Action::Unbind { port, option }));
+        bench.registers.complete(started(), &mut bench.effects);
+        assert_eq!(bench.ended(), Err(ReturnCode::BackgroundStarted as u16));
+        assert_eq!(bench.effects, [], "none for the doorbell");
+        assert_eq!(bench.qword(STATUS) & 1, 1, "it goes on");
+        assert_eq!(bench.qword(BACKGROUND), 0x5202);
+
+        bench.ports[2].binding = Binding::Unbinding;
+        assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [1, 0, 0x02, 0x52]);
+        assert_eq!(bench.run(0x5101, &[1, 1]).unwrap()[5], 2);
+        assert_eq!(bench.run(0x5100, &[]).unwrap()[68..72], [6, 0, 6, 0]);
+        let bridges = bench.run(0x5200, &[1, 1, 1, 0]).unwrap();
+        assert_eq!(bridges[8..], [1, 0, 0xff, 0]);
+        let busy = ReturnCode::Busy as u16;
+        assert_eq!(bench.run(0x5202, &[0, 0, 2]), Err(busy));
+        assert_eq!(bench.run(0x5202, &[0, 1, 1]), Err(busy));
+        let bind = [0, 1, 1, 0, 1, 0];
+        assert_eq!(bench.run(0x5201, &bind), Err(busy));
+        // A surprise need not wait.
+        bench.action(0x5202, &[0, 1, 2]);
+        bench.registers.complete(started(), &mut bench.effects);
+
+        bench.registers.write(CONTROL, &4_u32.to_le_bytes());
+        bench
+            .registers
+            .observe(bench.ports.clone(), &mut bench.effects);
+        assert_eq!(bench.effects, [], "another port");
+        bench.ports[2].binding = Binding::Unbound;
+        bench
+            .registers
+            .observe(bench.ports.clone(), &mut bench.effects);
+        assert_eq!(bench.effects, [Effect::Interrupt { vector: VECTOR }]);
+        assert_eq!(bench.qword(STATUS) & 1, 0);
+        assert_eq!(bench.qword(BACKGROUND), 100 << 16 | 0x5202);
+        bench.effects.clear();
+
+        assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [200, 0, 0x02, 0x52]);
+        assert_eq!(bench.run(0x5101, &[1, 1]).unwrap()[5], 3);
+        assert_eq!(bench.run(0x5100, &[]).unwrap()[68..72], [6, 0, 5, 0]);
+        let bridges = bench.run(0x5200, &[1, 1, 1, 0]).unwrap();
+        assert_eq!(bridges[8..], [0, 0, 0xff, 0]);
+        assert_eq!(bench.run(0x5202, &[0, 1, 2]), Err(INVALID_INPUT), "twice");
+
+        assert_eq!(bench.action(0x5201, &bind), Action::Bind { port: 1 });
+        bench.registers.complete(started(), &mut bench.effects);
+        bench.ports[2].binding = Binding::Bound;
+        bench
+            .registers
+            .observe(bench.ports.clone(), &mut bench.effects);
+        assert_eq!(bench.qword(BACKGROUND), 100 << 16 | 0x5201);
+        assert_eq!(bench.run(0x5201, &bind), Err(INVALID_INPUT), "twice");
+        bench.effects.clear();
+    }
+}
+
+#[test]
+fn what_cannot_be_bound_or_unbound_is_refused() {
+    let mut bench = bench();
+    for wrong in [[1, 0, 2], [0, 6, 2], [0, 0, 3], [0, 0, 0xf]] {
+        assert_eq!(bench.run(0x5202, &wrong), Err(INVALID_INPUT), "{wrong:?}");
+    }
+    bench.ports[1].binding = Binding::Unbound;
+    bench.ports[2].binding = Binding::Unbound;
+    for wrong in [
+        // Another virtual switch, bridge or port; a logical device of what has none, and the other way round.
+        [1, 0, 0, 0, 0xff, 0xff],
+        [0, 6, 6, 0, 0xff, 0xff],
+        [0, 0, 1, 0, 0xff, 0xff],
+        [0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0xff, 0xff],
+        [0, 1, 1, 0, 2, 0],
+        [0, 1, 1, 0, 1, 1],
+    ] {
+        assert_eq!(bench.run(0x5201, &wrong), Err(INVALID_INPUT), "{wrong:?}");
+    }
+    let action = bench.action(0x5201, &[0, 0, 0, 0, 0xff, 0xff]);
+    assert_eq!(action, Action::Bind { port: 0 });
+    // Whoever runs the switch cannot.
+    let refused = Err(ReturnCode::Unsupported);
+    bench.registers.complete(refused, &mut bench.effects);
+    assert_eq!(bench.ended(), Err(ReturnCode::Unsupported as u16));
+    assert_eq!(bench.qword(BACKGROUND), 0, "nothing was begun");
 }
 
 fn tunnel(port: u8, kind: u8, message: &[u8]) -> Vec<u8> {

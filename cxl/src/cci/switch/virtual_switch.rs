@@ -1,7 +1,11 @@
-//! Virtual Switch command set (section 7.6.7.2), opcode 0x5200. There is one virtual switch, the host's, whose virtual bridge
-//! `n` is bound to physical port `n` and stays so: nobody else is there to bind it to.
+//! Virtual Switch command set (section 7.6.7.2), opcodes 0x5200 to 0x5202. There is one virtual switch, the host's, whose virtual
+//! bridge `n` is wired to physical port `n`: bound to it, as from power-on, it is the port that the host sees; unbound it is one
+//! with nothing behind it. What is behind an unbound port keeps its power, and answers the fabric manager.
+//!
+//! There is no event log to tell when a port has been bound or unbound: Background Operation Status does, and the interrupt at
+//! the end of a background operation.
 
-use super::{Port, Switch};
+use super::{Action, Binding, Port, Switch, UnbindOption};
 use crate::Effect;
 use crate::mailbox::{Command, CommandEffects, Input, Reply, Request, ReturnCode};
 
@@ -39,16 +43,21 @@ struct Info {
 impl Info {
     fn encode(&self, output: &mut Vec<u8>) {
         const ENABLED: u8 = 1;
+        const UNBOUND: u8 = 0;
+        const IN_PROGRESS: u8 = 1;
         const BOUND_PORT: u8 = 2;
         const BOUND_LD: u8 = 3;
         const NO_LD: u8 = 0xff;
         output.extend([VCS_ID, ENABLED, self.upstream, self.vppbs]);
         for port in &self.list {
-            let (status, ld) = match port.logical_devices() {
-                Some((_, own)) => (BOUND_LD, own),
-                None => (BOUND_PORT, NO_LD),
+            // The port is told where the bridge is bound to it.
+            let (status, id, ld) = match (port.binding, port.logical_devices()) {
+                (Binding::Unbound, _) => (UNBOUND, 0, NO_LD),
+                (Binding::Unbinding, _) => (IN_PROGRESS, 0, NO_LD),
+                (Binding::Bound, Some((_, own))) => (BOUND_LD, port.id, own),
+                (Binding::Bound, None) => (BOUND_PORT, port.id, NO_LD),
             };
-            output.extend([status, port.id, ld, 0]);
+            output.extend([status, id, ld, 0]);
         }
     }
 }
@@ -91,5 +100,115 @@ impl Command<Switch> for GetVirtualSwitchInfo {
             list: list.skip(start.into()).take(limit.into()).collect(),
         };
         Ok(InfoList(vec![info]))
+    }
+}
+
+/// The port that a bridge of a virtual switch is wired to.
+fn wired_to(switch: &Switch, vcs: u8, bridge: u8) -> Result<Port, ReturnCode> {
+    if vcs != VCS_ID {
+        return Err(ReturnCode::InvalidInput);
+    }
+    let port = switch.downstream().nth(bridge.into());
+    port.copied().ok_or(ReturnCode::InvalidInput)
+}
+
+/// Bind vPPB (section 7.6.7.2.2).
+pub(super) struct BindVppb;
+
+pub(super) struct BindRequest {
+    vcs: u8,
+    bridge: u8,
+    port: u8,
+    ld: u16,
+}
+
+impl Request for BindRequest {
+    fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let [vcs, bridge, port, _reserved] = input.array()?;
+        Some(Self {
+            vcs,
+            bridge,
+            port,
+            ld: input.u16()?,
+        })
+    }
+}
+
+impl Command<Switch> for BindVppb {
+    const OPCODE: u16 = 0x5201;
+    const EFFECTS: CommandEffects = CommandEffects::BACKGROUND;
+    type Request = BindRequest;
+    type Reply = ();
+
+    fn run(
+        switch: &mut Switch,
+        request: BindRequest,
+        _: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        /// What is behind the port is bound as a whole.
+        const NO_LD: u16 = 0xffff;
+        let port = wired_to(switch, request.vcs, request.bridge)?;
+        let ld = port
+            .logical_devices()
+            .map_or(NO_LD, |(_, own)| u16::from(own));
+        if (request.port, request.ld) != (port.id, ld) || port.binding == Binding::Bound {
+            return Err(ReturnCode::InvalidInput);
+        }
+        if switch.is_unbinding() {
+            return Err(ReturnCode::Busy);
+        }
+        switch.ask_for(Action::Bind { port: port.id });
+        Ok(())
+    }
+}
+
+/// Unbind vPPB (section 7.6.7.2.3).
+pub(super) struct UnbindVppb;
+
+pub(super) struct UnbindRequest {
+    vcs: u8,
+    bridge: u8,
+    option: u8,
+}
+
+impl Request for UnbindRequest {
+    fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let [vcs, bridge, option] = input.array()?;
+        Some(Self {
+            vcs,
+            bridge,
+            option: option & 0xf,
+        })
+    }
+}
+
+impl Command<Switch> for UnbindVppb {
+    const OPCODE: u16 = 0x5202;
+    const EFFECTS: CommandEffects = CommandEffects::BACKGROUND;
+    type Request = UnbindRequest;
+    type Reply = ();
+
+    fn run(
+        switch: &mut Switch,
+        request: UnbindRequest,
+        _: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        let option = match request.option {
+            0 => UnbindOption::LinkDown,
+            1 => UnbindOption::ManagedHotRemove,
+            2 => UnbindOption::SurpriseHotRemove,
+            _ => return Err(ReturnCode::InvalidInput),
+        };
+        let port = wired_to(switch, request.vcs, request.bridge)?;
+        match port.binding {
+            Binding::Unbound => return Err(ReturnCode::InvalidInput),
+            // Who has waited long enough for a host may go on without it (section 7.6.6.7).
+            Binding::Unbinding if option == UnbindOption::SurpriseHotRemove => {}
+            _ if switch.is_unbinding() => return Err(ReturnCode::Busy),
+            Binding::Bound | Binding::Unbinding => {}
+        }
+        let port = port.id;
+        switch.ask_for(Action::Unbind { port, option });
+        Ok(())
     }
 }

@@ -26,6 +26,7 @@ volatile = "256MiB"
 logical_devices = 2
 [[host_bridge.root_port.device.port]]
 name = "p1"
+hotplug = true
 [host_bridge.root_port.device.port.device]
 type = "type3"
 name = "mem1"
@@ -50,18 +51,26 @@ const STATUS: u64 = 0x110;
 const PAYLOAD: u64 = 0x120;
 
 const PHYSICAL_PORT_CONTROL: u16 = 0x5102;
+const BIND: u16 = 0x5201;
+const UNBIND: u16 = 0x5202;
 const TUNNEL: u16 = 0x5300;
+const BACKGROUND_STARTED: u64 = 1;
 
 impl Machine {
-    /// Runs a command in the mailbox of the only switch that has one; gives its return code.
-    fn fabric(&self, opcode: u16, input: &[u8]) -> u64 {
+    /// Where the registers of the only switch with a mailbox are.
+    fn fabric_registers(&self) -> u64 {
         let cci = {
             let state = self.board.lock();
             let is_cci = |device: &devices::Device| matches!(device, devices::Device::SwitchCci(_));
             let mut found = state.hierarchy.iter();
             found.find(|(_, device)| is_cci(device)).unwrap().0
         };
-        let registers = self.bar(cci, 0).unwrap();
+        self.bar(cci, 0).unwrap()
+    }
+
+    /// Runs a command in its mailbox; gives the return code.
+    fn fabric(&self, opcode: u16, input: &[u8]) -> u64 {
+        let registers = self.fabric_registers();
         for (at, part) in (0..).step_by(8).zip(input.chunks(8)) {
             self.board.mmio_write(registers + PAYLOAD + at, part);
         }
@@ -84,4 +93,17 @@ fn a_device_that_is_held_in_reset_takes_its_region_away() {
     assert_eq!(machine.fabric(PHYSICAL_PORT_CONTROL, &[1, 1]), 0);
     let identify = [1, 0, 12, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(machine.fabric(TUNNEL, &identify), 0);
+}
+
+#[test]
+fn a_device_that_is_unbound_takes_its_region_away_and_its_switch_knows_when() {
+    let Some(machine) = Machine::new(SWITCH) else {
+        return;
+    };
+    let is_busy = || machine.read_u64(machine.fabric_registers() + STATUS) & 1 != 0;
+    let code = machine.fabric(UNBIND, &[0, 1, 2]);
+    assert_eq!((code, is_busy()), (BACKGROUND_STARTED, false));
+    assert_eq!(machine.map.list().len(), 0);
+    let code = machine.fabric(BIND, &[0, 1, 1, 0, 0xff, 0xff]);
+    assert_eq!((code, is_busy()), (BACKGROUND_STARTED, false));
 }
