@@ -6,7 +6,7 @@ use super::accelerator::without_taint;
 use super::boot::{lspci_is_content, without_complaint};
 use super::picture;
 use crate::accelerator::USER;
-use crate::guest::{Lab, Machine, Outcome};
+use crate::guest::{Lab, Machine, Outcome, System};
 use anyhow::{Context, Result, ensure};
 
 /// A test for each of these files of `vmm/examples`.
@@ -24,13 +24,26 @@ macro_rules! examples {
 pub const TESTS: &[Test] = examples!["accelerator", "four-bridges", "mixed", "switches"];
 
 fn boots(lab: &Lab, config: &str) -> Result<()> {
-    let has_accelerator = config.contains("type = \"type2\"");
-    // What drives accelerators in the first kernel has a test of its own.
-    let system = match has_accelerator {
-        true => lab.systems.last(),
-        false => lab.systems.first(),
+    let (first, rest) = lab.systems.split_first().context("no guest system")?;
+    // What drives accelerators in the first kernel has a test of its own; switches are another matter to each kernel.
+    let newer = rest.last();
+    let systems = match (config.contains("type = \"type2\""), has_mailbox(config)) {
+        (true, _) => vec![newer.unwrap_or(first)],
+        (_, true) => [first].into_iter().chain(newer).collect(),
+        _ => vec![first],
     };
-    let system = system.context("no guest system")?;
+    for system in systems {
+        boots_on(lab, system, config).with_context(|| system.name.clone())?;
+    }
+    Ok(())
+}
+
+fn has_mailbox(config: &str) -> bool {
+    config.contains("mailbox_cci = true")
+}
+
+fn boots_on(lab: &Lab, system: &System, config: &str) -> Result<()> {
+    let has_accelerator = config.contains("type = \"type2\"");
     let mut script = "section cxl sh -c 'cxl list -vvv 2>/dev/null'\n".to_string();
     if has_accelerator {
         script += USER;
@@ -39,7 +52,7 @@ fn boots(lab: &Lab, config: &str) -> Result<()> {
                    section kernels $kernels\n\
                    section unload rmmod cxl_type2_accel\n";
     }
-    let has_mailbox = config.contains("mailbox_cci = true");
+    let has_mailbox = has_mailbox(config);
     if has_mailbox {
         script += "section fabric memu-guest fabric\nsection lspci lspci -vvv -d ::0c0b\n";
     }
