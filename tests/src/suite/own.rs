@@ -110,7 +110,7 @@ fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) ->
     let repaired = guest.passed("ppr")?;
     ensure!(!repaired.contains("Injected"), "still bad: {repaired}");
 
-    let features = guest.passed("features")?;
+    let features = guest.passed("features")?.trim();
     ensure!(features.lines().count() == 9, "{features}");
     let changeable: Vec<&str> = features
         .lines()
