@@ -83,6 +83,7 @@ memdevs() { [ "$(ls -d /sys/bus/cxl/devices/mem* | wc -l)" = $1 ]; }
 has_dax() { ls -d /sys/bus/dax/devices/dax* 2>/dev/null; }
 no_dax() { ! has_dax; }
 slots_are() { for s in 2 3 4 5 6; do [ "$(cat /sys/bus/pci/slots/$s/power)" = $1 ] || return 1; done; }
+slot_is_off() { [ "$(cat /sys/bus/pci/slots/$1/power)" = 0 ]; }
 wait_for() { for i in $(seq 600); do "$@" >/dev/null && return 0; sleep 0.1; done; return 1; }
 make_region() { wait_for memdev $1 && cxl create-region -m -t ram -d ${2:-decoder0.0} -w 1 $(memdev $1); }
 online() {
@@ -116,9 +117,14 @@ section lost wait_for no_memdev 0x9
 wait_for no_dax
 the_region
 cxl destroy-region -f $region
+# As below: a card that comes at once is not seen.
+wait_for slot_is_off 8
+sleep 2
 section bound memu-guest fabric bind 0
 section lent-again make_region 0x9 decoder0.1
 online
+# The driver, which is there by now, takes it before the client can, and leaves it offline.
+daxctl online-memory $dax
 section used-again memu-guest on-node $node fill-sum 16
 the_region
 section returned take_back
