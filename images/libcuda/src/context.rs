@@ -17,8 +17,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What `cuCtxSetLimit` sets, by `CUlimit`: bytes of a thread's stack, of the output of kernels, and of their heap.
-const LIMITS: [(u32, usize); 3] = [(0, 1024), (1, 1 << 20), (2, 8 << 20)];
+/// What `cuCtxSetLimit` sets, by `CUlimit`: bytes of a thread's stack, of the output of kernels, and of their heap; how deep
+/// kernels that launch kernels may wait, and how many launches of theirs may be pending, which bounds what no kernel does here.
+const LIMITS: [(u32, usize); 5] = [(0, 1024), (1, 1 << 20), (2, 8 << 20), (3, 2), (4, 2048)];
 
 /// An address space of the device, with its streams and its first fault.
 pub struct Context {

@@ -87,8 +87,8 @@ impl<T: Copy> In<T> {
     }
 }
 
-#[cfg(test)]
 impl<T> In<T> {
+    /// What the caller is shown; it stays where it is as long as that.
     pub fn of(values: &[T]) -> Self {
         Self(values.as_ptr())
     }

@@ -23,10 +23,12 @@ pub enum Action {
     /// `None` for a fill of nothing.
     Fill(Option<Fill>),
     Call(HostFunction, Address),
+    /// What another executable graph does, as it was then.
+    Graph(Arc<[Action]>),
 }
 
 impl Action {
-    fn perform(&self) -> Result<()> {
+    pub fn perform(&self) -> Result<()> {
         match self {
             Self::Empty | Self::Fill(None) => Ok(()),
             Self::Launch(launch) => launch.perform(),
@@ -36,6 +38,7 @@ impl Action {
                 function.call(*data);
                 Ok(())
             }
+            Self::Graph(actions) => actions.iter().try_for_each(Self::perform),
         }
     }
 
@@ -134,9 +137,8 @@ impl Executable {
     }
 
     /// The work of one launch.
-    pub fn work(&self) -> impl FnOnce() -> Result<()> + Send + 'static {
-        let actions = lock(&self.actions).clone();
-        move || actions.iter().try_for_each(Action::perform)
+    pub fn work(&self) -> Action {
+        Action::Graph(lock(&self.actions).as_slice().into())
     }
 }
 
@@ -174,6 +176,6 @@ mod tests {
             executable.set(Handle(1), Action::Empty),
             Err(Error::INVALID_VALUE)
         );
-        assert_eq!(executable.work()(), Ok(()));
+        assert_eq!(executable.work().perform(), Ok(()));
     }
 }

@@ -13,7 +13,7 @@
 //! | `context`, `order`, `stream` | contexts, and what runs after what |
 //! | `memory`, `transfer` | allocations, copies and fills |
 //! | `image`, `module`, `jit` | PTX in its wrappings, modules and kernels, options and logs of the compiler |
-//! | `graph` | graphs of kernels, copies and fills |
+//! | `graph`, `capture` | graphs of kernels, copies and fills, and streams whose work becomes one |
 //!
 //! Environment variables:
 //!
@@ -25,6 +25,7 @@
 //! | `CXL_CUDA_DRIVER_VERSION` | as `12090`, in the place of what the device reports |
 
 mod api;
+mod capture;
 mod context;
 mod driver;
 mod error;

@@ -91,6 +91,10 @@ impl<T> Registry<T> {
         // Here, not under the lock: an object may wait for its work when it goes.
     }
 
+    pub fn all(&self) -> Vec<Arc<T>> {
+        self.read().values().cloned().collect()
+    }
+
     /// The handle of the first object for which `wanted` holds.
     pub fn position(&self, wanted: impl Fn(&T) -> bool) -> Option<Handle> {
         let objects = self.read();

@@ -4,7 +4,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
+use crate::capture::{self, Capture};
 use crate::context::Context;
+use crate::driver::Driver;
+use crate::graph::Action;
 use crate::launch::Launch;
 use crate::order::{Completion, Kind, Turn};
 use crate::registry::Handle;
@@ -38,6 +41,8 @@ pub struct Stream {
     kind: Kind,
     /// To the thread that does what is not done at once; it begins with the first such work.
     worker: Mutex<Option<Sender<(Turn, Work)>>>,
+    /// What its work goes into instead of being done.
+    capture: Mutex<Option<Arc<Capture>>>,
 }
 
 impl Stream {
@@ -69,6 +74,77 @@ impl Stream {
             context,
             kind,
             worker: Mutex::default(),
+            capture: Mutex::default(),
+        }
+    }
+
+    pub fn capture_place(&self) -> MutexGuard<'_, Option<Arc<Capture>>> {
+        lock(&self.capture)
+    }
+
+    /// The capture that its work goes into.
+    ///
+    /// # Errors
+    /// `STREAM_CAPTURE_INVALIDATED` when something has spoiled it.
+    pub fn capture(&self) -> Result<Option<Arc<Capture>>> {
+        let capture = self.capture_place().clone();
+        if let Some(capture) = &capture {
+            capture.check()?;
+        }
+        Ok(capture)
+    }
+
+    /// Refuses what cannot be captured: work that is done at once or that a graph has no node for, and in the default
+    /// stream what would wait for a stream that is captured. The attempt spoils the capture.
+    pub fn refuse_if_captured(&self) -> Result<()> {
+        if !capture::any() {
+            return Ok(());
+        }
+        if let Some(capture) = &*self.capture_place() {
+            capture.invalidate();
+            return Err(Error::STREAM_CAPTURE_UNSUPPORTED);
+        }
+        let implicit = self.implicit_captures()?;
+        implicit.iter().for_each(|capture| capture.invalidate());
+        if implicit.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::STREAM_CAPTURE_IMPLICIT)
+        }
+    }
+
+    /// Captures of streams that the next work here would wait for, where this is the default stream.
+    pub fn implicit_captures(&self) -> Result<Vec<Arc<Capture>>> {
+        if self.kind != Kind::Default {
+            return Ok(Vec::new());
+        }
+        self.captures_beside(|kind| kind == Kind::Blocking)
+    }
+
+    /// Captures of the context's streams of some kinds.
+    pub fn captures_beside(&self, wanted: impl Fn(Kind) -> bool) -> Result<Vec<Arc<Capture>>> {
+        if !capture::any() {
+            return Ok(Vec::new());
+        }
+        let mut captures = Vec::new();
+        for stream in Driver::get()?.streams.all() {
+            if wanted(stream.kind) && stream.context.ptr_eq(&self.context) {
+                captures.extend(stream.capture_place().clone());
+            }
+        }
+        Ok(captures)
+    }
+
+    /// Has something done in its turn while the caller goes on, or captures it.
+    pub fn perform(&self, action: Action) -> Result<()> {
+        if let Some(capture) = self.capture()? {
+            return capture.add(Driver::get()?, self.handle, action);
+        }
+        match action {
+            Action::Empty | Action::Fill(None) => Ok(()),
+            Action::Launch(launch) => self.launch(launch),
+            Action::Copy(copy) => copy.submit(self),
+            action => self.submit(move || action.perform()),
         }
     }
 
@@ -84,6 +160,7 @@ impl Stream {
 
     /// Does work in its turn, here.
     pub fn run(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.refuse_if_captured()?;
         let context = self.context()?;
         let result = self.turn(&context).take(|| {
             context.check()?;
@@ -97,6 +174,7 @@ impl Stream {
 
     /// Does work in its turn while the caller goes on.
     pub fn submit(&self, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+        self.refuse_if_captured()?;
         let context = self.context()?;
         let turn = self.turn(&context);
         let guarded = move || {
@@ -110,7 +188,8 @@ impl Stream {
     }
 
     /// Has a kernel run in its turn while the caller goes on.
-    pub fn launch(&self, launch: Launch) -> Result<()> {
+    fn launch(&self, launch: Launch) -> Result<()> {
+        self.refuse_if_captured()?;
         let context = self.context()?;
         if !Arc::ptr_eq(&context, &launch.context()?) {
             return Err(Error::INVALID_HANDLE);
@@ -128,8 +207,22 @@ impl Stream {
         sender.send((turn, work)).map_err(|_| Error::UNKNOWN)
     }
 
+    /// Has later work wait for what an event marks.
+    pub fn wait_for(&self, event: &Event) -> Result<()> {
+        let marked = lock(&event.recorded).clone();
+        match (self.capture()?, marked) {
+            (_, Mark::Nothing) => Ok(()),
+            (_, Mark::Captured(capture, nodes)) => capture.follow(self, &nodes),
+            (Some(capture), Mark::Work(_)) => {
+                capture.invalidate();
+                Err(Error::STREAM_CAPTURE_ISOLATION)
+            }
+            (None, Mark::Work(completion)) => self.mark(Some(completion)).map(|_| ()),
+        }
+    }
+
     /// A completion that ends when all work up to now has, and all of `after`.
-    pub fn mark(&self, after: Option<Arc<Completion>>) -> Result<Arc<Completion>> {
+    fn mark(&self, after: Option<Arc<Completion>>) -> Result<Arc<Completion>> {
         let context = self.context()?;
         let mut turn = self.turn(&context);
         turn.after.extend(after);
@@ -143,11 +236,13 @@ impl Stream {
     }
 
     pub fn is_idle(&self) -> Result<bool> {
+        self.refuse_if_captured()?;
         Ok(self.context()?.order.tail(self.handle).is_none())
     }
 
     /// Waits for all work up to now; for the default stream, for that of the streams that it waits for too.
     pub fn synchronize(&self) -> Result<()> {
+        self.refuse_if_captured()?;
         let context = self.context()?;
         if self.kind == Kind::Default {
             self.mark(None)?.wait();
@@ -221,11 +316,21 @@ fn launch_batch(
     next
 }
 
+/// What an event was recorded behind.
+#[derive(Clone, Default)]
+enum Mark {
+    #[default]
+    Nothing,
+    Work(Arc<Completion>),
+    /// Nodes of a graph.
+    Captured(Arc<Capture>, Vec<Handle>),
+}
+
 /// A mark in a stream.
 pub struct Event {
     pub flags: u32,
     context: Weak<Context>,
-    recorded: Mutex<Option<Arc<Completion>>>,
+    recorded: Mutex<Mark>,
 }
 
 impl Event {
@@ -243,24 +348,43 @@ impl Event {
 
     /// Marks the end of what a stream has to do up to now.
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        let completion = stream.mark(None)?;
-        *lock(&self.recorded) = Some(completion);
+        let mark = match stream.capture()? {
+            Some(capture) => {
+                let nodes = capture.ends_of(stream.handle)?;
+                Mark::Captured(capture, nodes)
+            }
+            None => {
+                stream.refuse_if_captured()?;
+                Mark::Work(stream.mark(None)?)
+            }
+        };
+        *lock(&self.recorded) = mark;
         Ok(())
     }
 
-    /// What was recorded last.
-    pub fn recorded(&self) -> Option<Arc<Completion>> {
-        lock(&self.recorded).clone()
+    /// The end of the work before the mark.
+    ///
+    /// # Errors
+    /// `CAPTURED_EVENT` when that work was captured: it has no end. The question spoils the capture.
+    fn recorded(&self) -> Result<Option<Arc<Completion>>> {
+        match &*lock(&self.recorded) {
+            Mark::Nothing => Ok(None),
+            Mark::Work(completion) => Ok(Some(completion.clone())),
+            Mark::Captured(capture, _) => {
+                capture.invalidate();
+                Err(Error::CAPTURED_EVENT)
+            }
+        }
     }
 
     /// Whether the work before the mark has ended; so it has when nothing was recorded.
-    pub fn is_complete(&self) -> bool {
-        self.recorded()
-            .is_none_or(|completion| completion.end().is_some())
+    pub fn is_complete(&self) -> Result<bool> {
+        let recorded = self.recorded()?;
+        Ok(recorded.is_none_or(|completion| completion.end().is_some()))
     }
 
     pub fn synchronize(&self) -> Result<()> {
-        let Some(completion) = self.recorded() else {
+        let Some(completion) = self.recorded()? else {
             return Ok(());
         };
         completion.wait();
@@ -277,7 +401,7 @@ impl Event {
             return Err(Error::INVALID_HANDLE);
         }
         let time = |event: &Event| {
-            let completion = event.recorded().ok_or(Error::INVALID_HANDLE)?;
+            let completion = event.recorded()?.ok_or(Error::INVALID_HANDLE)?;
             completion.end().ok_or(Error::NOT_READY)
         };
         let (from, to) = (time(start)?, time(self)?);

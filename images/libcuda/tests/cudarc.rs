@@ -2,6 +2,8 @@
 // A launch is unsafe in cudarc: what the kernel is given is the caller's word.
 #![allow(unsafe_code)]
 
+#[path = "cudarc/capture.rs"]
+mod capture;
 mod common;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::context::{self, Context};
 use crate::driver::Driver;
-use crate::ffi::{Address, In, Out, driver_api};
+use crate::ffi::{Address, Out, driver_api};
 use crate::registry::Handle;
 use crate::{Error, Result};
 
@@ -47,6 +47,16 @@ fn is_primary(driver: &Driver, context: &Arc<Context>) -> bool {
             .as_ref()
             .is_some_and(|primary| Arc::ptr_eq(primary, context))
     })
+}
+
+/// Waits for all work, which a capture would never let end: the attempt spoils it.
+fn synchronize(context: &Context) -> Result<()> {
+    let captures = context.default_stream.captures_beside(|_| true)?;
+    captures.iter().for_each(|capture| capture.invalidate());
+    if !captures.is_empty() {
+        return Err(Error::STREAM_CAPTURE_UNSUPPORTED);
+    }
+    context.synchronize()
 }
 
 driver_api! {
@@ -187,11 +197,11 @@ driver_api! {
     }
 
     2000 fn cuCtxSynchronize() {
-        context::current_even_if_faulty()?.synchronize()
+        synchronize(&*context::current_even_if_faulty()?)
     }
 
     13000 fn cuCtxSynchronize_v2(context: Handle) {
-        Driver::get()?.context(context)?.synchronize()
+        synchronize(&*Driver::get()?.context(context)?)
     }
 
     3010 fn cuCtxGetLimit(value: Out<usize>, limit: u32) {
@@ -243,10 +253,5 @@ driver_api! {
     4000 fn cuCtxDisablePeerAccess(peer: Handle) {
         Driver::get()?.context(peer)?;
         Err(Error::PEER_ACCESS_NOT_ENABLED)
-    }
-
-    // What lets a program call a function of another thread's library before this one; nothing is captured here.
-    10010 fn cuThreadExchangeStreamCaptureMode(mode: In<u32>) {
-        if mode.get()? > 2 { Err(Error::INVALID_VALUE) } else { Ok(()) }
     }
 }

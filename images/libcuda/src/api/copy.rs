@@ -3,6 +3,7 @@
 use crate::context;
 use crate::driver::Driver;
 use crate::ffi::{In, driver_api};
+use crate::graph::Action;
 use crate::registry::Handle;
 use crate::transfer::{Copy, Shape, Side};
 use crate::{Error, Result};
@@ -138,7 +139,7 @@ fn now(copy: impl FnOnce(&Driver) -> Result<Copy>) -> Result<()> {
 fn in_stream(stream: Handle, copy: impl FnOnce(&Driver) -> Result<Copy>) -> Result<()> {
     let driver = Driver::get()?;
     let stream = driver.stream(stream)?;
-    copy(driver)?.submit(&stream)
+    stream.perform(Action::Copy(copy(driver)?))
 }
 
 driver_api! {

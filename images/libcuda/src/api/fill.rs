@@ -3,6 +3,7 @@
 use crate::context;
 use crate::driver::Driver;
 use crate::ffi::driver_api;
+use crate::graph::Action;
 use crate::registry::Handle;
 use crate::transfer::{Fill, Side};
 use crate::{Error, Result};
@@ -51,10 +52,7 @@ impl Rows {
     fn in_stream(&self, value: u32, stream: Handle) -> Result<()> {
         let driver = Driver::get()?;
         let stream = driver.stream(stream)?;
-        match self.check(driver, value)? {
-            Some(fill) => stream.submit(move || fill.perform()),
-            None => Ok(()),
-        }
+        stream.perform(Action::Fill(self.check(driver, value)?))
     }
 }
 

@@ -106,7 +106,21 @@ fn add(
     out.set(nodes.add(driver, &after.array(count)?, action)?)
 }
 
-fn instantiate(out: Out<Handle>, graph: Handle) -> Result<()> {
+/// `CUgraphInstantiate_flags`. A graph has no memory of its own here, and nothing to upload; there is one priority.
+mod flag {
+    pub const AUTO_FREE_ON_LAUNCH: u64 = 1;
+    pub const DEVICE_LAUNCH: u64 = 4;
+    pub const ALL: u64 = 0xf;
+}
+
+fn instantiate(out: Out<Handle>, graph: Handle, flags: u64) -> Result<()> {
+    const CONTRADICTION: u64 = flag::AUTO_FREE_ON_LAUNCH | flag::DEVICE_LAUNCH;
+    if flags & !flag::ALL != 0 || flags & CONTRADICTION == CONTRADICTION {
+        return Err(Error::INVALID_VALUE);
+    }
+    if flags & flag::DEVICE_LAUNCH != 0 {
+        return Err(Error::NOT_SUPPORTED);
+    }
     let driver = Driver::get()?;
     let executable = driver.graphs.get(graph)?.instantiate(driver)?;
     out.set(driver.executables.add(Arc::new(executable)))
@@ -230,7 +244,7 @@ driver_api! {
         _log: Address,
         _log_bytes: usize,
     ) {
-        instantiate(executable, graph)
+        instantiate(executable, graph, 0)
     }
 
     11000 fn cuGraphInstantiate_v2(
@@ -240,11 +254,27 @@ driver_api! {
         _log: Address,
         _log_bytes: usize,
     ) {
-        instantiate(executable, graph)
+        instantiate(executable, graph, 0)
     }
 
-    11040 fn cuGraphInstantiateWithFlags(executable: Out<Handle>, graph: Handle, _flags: u64) {
-        instantiate(executable, graph)
+    11040 fn cuGraphInstantiateWithFlags(executable: Out<Handle>, graph: Handle, flags: u64) {
+        instantiate(executable, graph, flags)
+    }
+
+    12000 fn cuGraphInstantiateWithParams(
+        executable: Out<Handle>,
+        graph: Handle,
+        params: Address,
+    ) | 12000 cuGraphInstantiateWithParams_ptsz {
+        if params.is_null() {
+            return Err(Error::INVALID_VALUE);
+        }
+        let outcome = instantiate(executable, graph, params.value(0));
+        // `CUDA_GRAPH_INSTANTIATE_PARAMS`: behind the flags the stream for an upload, then a node that is at fault, and the
+        // outcome, 0 or 1.
+        Address(params.0 + 16).out().set(Handle::NULL)?;
+        Address(params.0 + 24).out().set(u32::from(outcome.is_err()))?;
+        outcome
     }
 
     10010 fn cuGraphExecKernelNodeSetParams(executable: Handle, node: Handle, params: In<KernelNode>) {
@@ -266,7 +296,14 @@ driver_api! {
     10000 fn cuGraphLaunch(executable: Handle, stream: Handle) | 10000 cuGraphLaunch_ptsz {
         let driver = Driver::get()?;
         let stream = driver.stream(stream)?;
-        stream.submit(driver.executables.get(executable)?.work())
+        stream.perform(driver.executables.get(executable)?.work())
+    }
+
+    // Nothing of a graph goes to the device before it is launched.
+    11010 fn cuGraphUpload(executable: Handle, stream: Handle) | 11010 cuGraphUpload_ptsz {
+        let driver = Driver::get()?;
+        driver.stream(stream)?;
+        driver.executables.get(executable).map(|_| ())
     }
 
     10000 fn cuGraphExecDestroy(executable: Handle) {

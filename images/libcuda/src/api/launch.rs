@@ -2,6 +2,7 @@
 
 use crate::driver::Driver;
 use crate::ffi::{Address, HostFunction, In, Out, SharedOfBlock, driver_api};
+use crate::graph::Action;
 use crate::launch::Launch;
 use crate::module::Function;
 use crate::registry::Handle;
@@ -64,12 +65,8 @@ fn launch(
 ) -> Result<()> {
     let driver = Driver::get()?;
     let stream = driver.stream(stream)?;
-    stream.launch(Launch::new(
-        driver.function(function)?,
-        grid,
-        params,
-        extra,
-    )?)
+    let launch = Launch::new(driver.function(function)?, grid, params, extra)?;
+    stream.perform(Action::Launch(launch))
 }
 
 /// The largest block that gives the most threads at once, and the grid that fills the device with it.
@@ -154,10 +151,7 @@ driver_api! {
     10000 fn cuLaunchHostFunc(stream: Handle, function: HostFunction, data: Address) | 10000 cuLaunchHostFunc_ptsz {
         let stream = Driver::get()?.stream(stream)?;
         function.check()?;
-        stream.submit(move || {
-            function.call(data);
-            Ok(())
-        })
+        stream.perform(Action::Call(function, data))
     }
 
     6050 fn cuOccupancyMaxActiveBlocksPerMultiprocessor(

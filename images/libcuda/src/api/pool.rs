@@ -48,7 +48,9 @@ const READ_WRITE: u32 = 3;
 /// The memory is there at once: what the stream has to do first cannot be using it.
 fn allocate(out: Out<u64>, bytes: usize, pool: Handle, stream: Handle) -> Result<()> {
     let driver = Driver::get()?;
-    let context = driver.stream(stream)?.context()?;
+    let stream = driver.stream(stream)?;
+    stream.refuse_if_captured()?;
+    let context = stream.context()?;
     let state = driver.pools.get(pool)?;
     let allocations = &driver.allocations;
     let address = allocations.allocate(&context, bytes as u64, Kind::Device, pool)?;
@@ -89,6 +91,7 @@ driver_api! {
     11020 fn cuMemFreeAsync(address: u64, stream: Handle) | 11020 cuMemFreeAsync_ptsz {
         let driver = Driver::get()?;
         let stream = driver.stream(stream)?;
+        stream.refuse_if_captured()?;
         let allocation = driver.allocations.take(address, |kind| kind == Kind::Device)?;
         let owner = allocation.context()?;
         stream.submit(move || owner.channel.free(allocation.base))

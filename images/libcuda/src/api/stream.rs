@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::capture::{self, Capture, Info};
 use crate::context;
 use crate::driver::Driver;
 use crate::ffi::{Address, In, Out, StreamCallback, driver_api};
@@ -29,6 +30,24 @@ fn elapsed(milliseconds: Out<f32>, start: Handle, end: Handle) -> Result<()> {
     milliseconds.set(end.milliseconds_since(&start)?)
 }
 
+/// Tells whether a stream is captured, and `more` if so.
+fn capture_info(
+    stream: Handle,
+    status: Out<u32>,
+    more: impl FnOnce(&Info) -> Result<()>,
+) -> Result<()> {
+    let stream = Driver::get()?.stream(stream)?;
+    if !stream.implicit_captures()?.is_empty() {
+        return Err(Error::STREAM_CAPTURE_IMPLICIT);
+    }
+    let Some(capture) = stream.capture_place().clone() else {
+        return status.set(capture::NONE);
+    };
+    let info = capture.info(stream.handle);
+    status.set(info.status)?;
+    more(&info)
+}
+
 driver_api! {
     2000 fn cuStreamCreate(stream: Out<Handle>, flags: u32) {
         create(stream, flags, 0)
@@ -40,8 +59,14 @@ driver_api! {
     }
 
     2000 fn cuStreamDestroy(stream: Handle) | 4000 cuStreamDestroy_v2 {
+        let driver = Driver::get()?;
         // Its work goes on to its end.
-        Driver::get()?.streams.remove(stream).map(|_| ())
+        let removed = driver.streams.remove(stream)?;
+        let capture = removed.capture_place().take();
+        if let Some(capture) = capture {
+            capture.forsake(driver, stream);
+        }
+        Ok(())
     }
 
     2000 fn cuStreamSynchronize(stream: Handle) | 7000 cuStreamSynchronize_ptsz {
@@ -89,7 +114,7 @@ driver_api! {
     3020 fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) | 7000 cuStreamWaitEvent_ptsz {
         let driver = Driver::get()?;
         let event = driver.events.get(event)?;
-        driver.stream(stream)?.mark(event.recorded()).map(|_| ())
+        driver.stream(stream)?.wait_for(&event)
     }
 
     5000 fn cuStreamAddCallback(
@@ -110,26 +135,87 @@ driver_api! {
         })
     }
 
-    10000 fn cuStreamIsCapturing(stream: Handle, status: Out<u32>) | 10000 cuStreamIsCapturing_ptsz {
-        Driver::get()?.stream(stream)?;
-        status.set(0)
+    10000 fn cuStreamBeginCapture(stream: Handle) | 10000 cuStreamBeginCapture_ptsz {
+        let driver = Driver::get()?;
+        Capture::begin(driver, &*driver.stream(stream)?, None, 0)
     }
 
-    10010 fn cuStreamGetCaptureInfo(stream: Handle, status: Out<u32>, _id: Out<u64>) | 10010 cuStreamGetCaptureInfo_ptsz {
-        Driver::get()?.stream(stream)?;
-        status.set(0)
+    10010 fn cuStreamBeginCapture_v2(stream: Handle, mode: u32) | 10010 cuStreamBeginCapture_v2_ptsz {
+        let driver = Driver::get()?;
+        Capture::begin(driver, &*driver.stream(stream)?, None, mode)
+    }
+
+    12030 fn cuStreamBeginCaptureToGraph(
+        stream: Handle,
+        graph: Handle,
+        after: In<Handle>,
+        _edges: Address,
+        count: usize,
+        mode: u32,
+    ) | 12030 cuStreamBeginCaptureToGraph_ptsz {
+        let driver = Driver::get()?;
+        let into = Some((graph, after.array(count)?));
+        Capture::begin(driver, &*driver.stream(stream)?, into, mode)
+    }
+
+    10000 fn cuStreamEndCapture(stream: Handle, graph: Out<Handle>) | 10000 cuStreamEndCapture_ptsz {
+        let driver = Driver::get()?;
+        graph.set(Handle::NULL)?;
+        graph.set(Capture::end(driver, &*driver.stream(stream)?)?)
+    }
+
+    10010 fn cuThreadExchangeStreamCaptureMode(mode: Address) {
+        if mode.is_null() {
+            return Err(Error::INVALID_VALUE);
+        }
+        mode.out().set(capture::exchange_mode(mode.value(0))?)
+    }
+
+    10000 fn cuStreamIsCapturing(stream: Handle, status: Out<u32>) | 10000 cuStreamIsCapturing_ptsz {
+        capture_info(stream, status, |_| Ok(()))
+    }
+
+    10010 fn cuStreamGetCaptureInfo(stream: Handle, status: Out<u32>, id: Out<u64>) | 10010 cuStreamGetCaptureInfo_ptsz {
+        capture_info(stream, status, |info| {
+            id.set_if_wanted(info.id);
+            Ok(())
+        })
     }
 
     11030 fn cuStreamGetCaptureInfo_v2(
         stream: Handle,
         status: Out<u32>,
-        _id: Out<u64>,
-        _graph: Out<Handle>,
-        _dependencies: Out<In<Handle>>,
-        _count: Out<usize>,
+        id: Out<u64>,
+        graph: Out<Handle>,
+        after: Out<In<Handle>>,
+        count: Out<usize>,
     ) | 11030 cuStreamGetCaptureInfo_v2_ptsz {
-        Driver::get()?.stream(stream)?;
-        status.set(0)
+        capture_info(stream, status, |info| {
+            id.set_if_wanted(info.id);
+            graph.set_if_wanted(info.graph);
+            after.set_if_wanted(info.ends);
+            count.set_if_wanted(info.count);
+            Ok(())
+        })
+    }
+
+    12030 fn cuStreamGetCaptureInfo_v3(
+        stream: Handle,
+        status: Out<u32>,
+        id: Out<u64>,
+        graph: Out<Handle>,
+        after: Out<In<Handle>>,
+        edges: Out<In<u64>>,
+        count: Out<usize>,
+    ) | 12030 cuStreamGetCaptureInfo_v3_ptsz {
+        capture_info(stream, status, |info| {
+            id.set_if_wanted(info.id);
+            graph.set_if_wanted(info.graph);
+            after.set_if_wanted(info.ends);
+            edges.set_if_wanted(info.edges);
+            count.set_if_wanted(info.count);
+            Ok(())
+        })
     }
 
     2000 fn cuEventCreate(event: Out<Handle>, flags: u32) {
@@ -154,13 +240,17 @@ driver_api! {
         if flags > 1 {
             return Err(Error::INVALID_VALUE);
         }
+        // `CU_EVENT_RECORD_EXTERNAL` would make a node of it.
+        if flags == 1 && Driver::get()?.stream(stream)?.capture()?.is_some() {
+            return Err(Error::NOT_SUPPORTED);
+        }
         let driver = Driver::get()?;
         let event = driver.events.get(event)?;
         event.record(&*driver.stream(stream)?)
     }
 
     2000 fn cuEventQuery(event: Handle) {
-        if Driver::get()?.events.get(event)?.is_complete() { Ok(()) } else { Err(Error::NOT_READY) }
+        if Driver::get()?.events.get(event)?.is_complete()? { Ok(()) } else { Err(Error::NOT_READY) }
     }
 
     2000 fn cuEventSynchronize(event: Handle) {

@@ -1,5 +1,5 @@
 //! Functions of CUDA 12.9's interface that this device does not do: arrays and textures, graphics, virtual memory management,
-//! inter-process handles, capture, and the oldest forms, whose addresses have 32 bits.
+//! inter-process handles, and the oldest forms, whose addresses have 32 bits.
 
 use crate::Error;
 use crate::ffi::Entry;
@@ -79,10 +79,7 @@ unsupported! {
         cuGraphMemsetNodeGetParams cuGraphMemsetNodeSetParams cuGraphNodeFindInClone cuGraphNodeGetDependencies
         cuGraphNodeGetDependentNodes cuGraphNodeGetType cuGraphRemoveDependencies cuImportExternalMemory
         cuImportExternalSemaphore cuSignalExternalSemaphoresAsync cuSignalExternalSemaphoresAsync_ptsz
-        cuStreamBeginCapture cuStreamBeginCapture_ptsz cuStreamEndCapture cuStreamEndCapture_ptsz
         cuWaitExternalSemaphoresAsync cuWaitExternalSemaphoresAsync_ptsz;
-    10010:
-        cuStreamBeginCapture_v2 cuStreamBeginCapture_v2_ptsz;
     10020:
         cuDeviceGetNvSciSyncAttributes cuGraphExecHostNodeSetParams cuGraphExecUpdate cuMemAddressFree
         cuMemAddressReserve cuMemCreate cuMemExportToShareableHandle cuMemGetAllocationGranularity
@@ -93,11 +90,11 @@ unsupported! {
         cuIpcOpenMemHandle_v2 cuMemRetainAllocationHandle cuStreamCopyAttributes cuStreamCopyAttributes_ptsz
         cuStreamGetAttribute cuStreamGetAttribute_ptsz cuStreamSetAttribute cuStreamSetAttribute_ptsz;
     11010:
-        cuArrayGetSparseProperties cuDeviceGetTexture1DLinearMaxWidth cuGraphAddEventRecordNode
-        cuGraphAddEventWaitNode cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent
-        cuGraphEventWaitNodeGetEvent cuGraphEventWaitNodeSetEvent cuGraphExecChildGraphNodeSetParams
-        cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent cuGraphUpload cuGraphUpload_ptsz
-        cuMemMapArrayAsync cuMemMapArrayAsync_ptsz cuMipmappedArrayGetSparseProperties;
+        cuArrayGetSparseProperties cuDeviceGetTexture1DLinearMaxWidth cuGraphAddEventRecordNode cuGraphAddEventWaitNode
+        cuGraphEventRecordNodeGetEvent cuGraphEventRecordNodeSetEvent cuGraphEventWaitNodeGetEvent
+        cuGraphEventWaitNodeSetEvent cuGraphExecChildGraphNodeSetParams cuGraphExecEventRecordNodeSetEvent
+        cuGraphExecEventWaitNodeSetEvent cuMemMapArrayAsync cuMemMapArrayAsync_ptsz
+        cuMipmappedArrayGetSparseProperties;
     11020:
         cuArrayGetPlane cuGraphAddExternalSemaphoresSignalNode cuGraphAddExternalSemaphoresWaitNode
         cuGraphExecExternalSemaphoresSignalNodeSetParams cuGraphExecExternalSemaphoresWaitNodeSetParams
@@ -123,9 +120,9 @@ unsupported! {
         cuStreamWriteValue32_v2 cuStreamWriteValue32_v2_ptsz cuStreamWriteValue64_v2
         cuStreamWriteValue64_v2_ptsz;
     12000:
-        cuGetProcAddress_v2_ptsz cuGraphExecGetFlags cuGraphExecUpdate_v2 cuGraphInstantiateWithParams
-        cuGraphInstantiateWithParams_ptsz cuGraphKernelNodeGetParams_v2 cuLibraryGetManaged
-        cuLibraryGetUnifiedFunction cuTensorMapEncodeIm2col cuTensorMapEncodeTiled cuTensorMapReplaceAddress;
+        cuGetProcAddress_v2_ptsz cuGraphExecGetFlags cuGraphExecUpdate_v2 cuGraphKernelNodeGetParams_v2
+        cuLibraryGetManaged cuLibraryGetUnifiedFunction cuTensorMapEncodeIm2col cuTensorMapEncodeTiled
+        cuTensorMapReplaceAddress;
     12010:
         cuCoredumpGetAttribute cuCoredumpGetAttributeGlobal cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal
         cuMulticastAddDevice cuMulticastBindAddr cuMulticastBindMem cuMulticastCreate cuMulticastGetGranularity
@@ -135,9 +132,7 @@ unsupported! {
     12030:
         cuGraphAddDependencies_v2 cuGraphAddNode_v2 cuGraphConditionalHandleCreate cuGraphGetEdges_v2
         cuGraphNodeGetDependencies_v2 cuGraphNodeGetDependentNodes_v2 cuGraphRemoveDependencies_v2
-        cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz cuStreamGetCaptureInfo_v3
-        cuStreamGetCaptureInfo_v3_ptsz cuStreamUpdateCaptureDependencies_v2
-        cuStreamUpdateCaptureDependencies_v2_ptsz;
+        cuStreamUpdateCaptureDependencies_v2 cuStreamUpdateCaptureDependencies_v2_ptsz;
     12040:
         cuCtxFromGreenCtx cuCtxGetDevResource cuDevResourceGenerateDesc cuDevSmResourceSplitByCount
         cuDeviceGetDevResource cuDeviceRegisterAsyncNotification cuDeviceUnregisterAsyncNotification
