@@ -8,6 +8,7 @@ mod config_space;
 mod decode;
 mod device_registers;
 mod doe;
+mod fatbin;
 mod input;
 mod mailbox;
 mod switch;
@@ -18,6 +19,7 @@ pub use config_space::config_space;
 pub use decode::decode;
 pub use device_registers::device_registers;
 pub use doe::doe;
+pub use fatbin::fatbin;
 pub use mailbox::mailbox;
 
 /// A target: its name, which is that of its corpus too, and what it does with an input.
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("mailbox", mailbox),
     ("doe", doe),
     ("decode", decode),
+    ("fatbin", fatbin),
 ];
 
 /// More effects than any one access may have.

@@ -174,6 +174,20 @@ fn ptx_of_fatbin(image: &[u8]) -> Result<String> {
     text(&payload(best)?)
 }
 
+/// What any decoder of zstd is to have room for at once (RFC 8878, 3.1.1.1.2).
+const ZSTD_WINDOW: u64 = 8 << 20;
+
+/// Bytes that so many compressed ones can stand for: memory is taken for no more, whatever an entry claims.
+fn most_of(compressed: u64, lz4: bool) -> u64 {
+    if lz4 {
+        // A byte makes a match longer by 255 at most.
+        compressed.saturating_mul(255)
+    } else {
+        // A block has a header of three bytes, at least one byte, and at most 128 KiB of content.
+        (compressed / 4).saturating_mul(128 << 10)
+    }
+}
+
 /// The content of an entry, uncompressed.
 fn payload(entry: &[u8]) -> Result<Vec<u8>> {
     let header = u32::from_le_bytes(field(entry, entry::HEADER_LENGTH)?) as usize;
@@ -185,14 +199,16 @@ fn payload(entry: &[u8]) -> Result<Vec<u8>> {
     let compressed = u32::from_le_bytes(field(entry, entry::COMPRESSED_LENGTH)?) as usize;
     let body = body.get(..compressed).ok_or(Error::INVALID_IMAGE)?;
     let length = u64::from_le_bytes(field(entry, entry::UNCOMPRESSED_LENGTH)?);
-    if length > MOST {
+    let lz4 = flags & entry::FLAG_LZ4 != 0;
+    if length > MOST.min(most_of(body.len() as u64, lz4)) {
         return Err(Error::INVALID_IMAGE);
     }
-    if flags & entry::FLAG_LZ4 != 0 {
+    if lz4 {
         return lz4_flex::block::decompress(body, length as usize)
             .map_err(|_| Error::INVALID_IMAGE);
     }
-    let decoder = ruzstd::decoding::StreamingDecoder::new(body);
+    let window = length.max(ZSTD_WINDOW);
+    let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(body, window);
     let decoder = decoder.map_err(|_| Error::INVALID_IMAGE)?;
     let mut text = Vec::new();
     decoder
@@ -203,12 +219,15 @@ fn payload(entry: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+mod hostile_test;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    const PTX: &str = ".version 7.5\n.target sm_75\n.address_size 64\n";
+    pub const PTX: &str = ".version 7.5\n.target sm_75\n.address_size 64\n";
 
-    fn entry_of(kind: u16, capability: u32, flags: u64, body: &[u8], plain: usize) -> Vec<u8> {
+    pub fn entry_of(kind: u16, capability: u32, flags: u64, body: &[u8], plain: usize) -> Vec<u8> {
         let padded = body.len().next_multiple_of(8);
         let mut entry = vec![0; 64];
         let mut put = |at: usize, bytes: &[u8]| entry[at..at + bytes.len()].copy_from_slice(bytes);
@@ -225,7 +244,7 @@ mod tests {
         entry
     }
 
-    fn fatbin(entries: &[Vec<u8>]) -> Vec<u8> {
+    pub fn fatbin(entries: &[Vec<u8>]) -> Vec<u8> {
         let content: Vec<u8> = entries.concat();
         let mut image = FATBIN_MAGIC.to_le_bytes().to_vec();
         image.extend(1u16.to_le_bytes());

@@ -45,3 +45,11 @@ mod transfer;
 mod transport;
 
 pub use error::{Error, Result};
+
+/// The PTX text of a module's image, for the fuzz target.
+///
+/// # Errors
+/// The image is damaged, or has none.
+pub fn ptx_of(image: &[u8]) -> Result<String> {
+    image::ptx_of(image)
+}
