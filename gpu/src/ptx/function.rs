@@ -19,7 +19,7 @@ pub const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
 pub const MAX_GRID: [u32; 3] = [(1 << 31) - 1, 65535, 65535];
 /// Bytes of shared memory that a block may have, static and dynamic.
 pub const MAX_SHARED: u64 = 64 << 10;
-/// Threads that a kernel has run before it is compiled: about as many as the interpreter runs in that time.
+/// Threads that a kernel without a loop has run before it is compiled: about as many as the interpreter runs in that time.
 const WARM: u64 = 4096;
 /// Bytes that `vprintf` may print before they are taken; CUDA's default for `CU_LIMIT_PRINTF_FIFO_SIZE`.
 pub const PRINTF_LIMIT: usize = 1 << 20;
@@ -170,7 +170,8 @@ impl Function {
                     .map(|dims| dims.iter().map(|&dim| u64::from(dim)).product::<u64>());
                 let new = grid.saturating_mul(block);
                 let before = threads.fetch_add(new.min(WARM), Ordering::Relaxed);
-                before.saturating_add(new) > WARM
+                // Nobody knows how long a loop takes, and a kernel that has begun ends where it is.
+                before.saturating_add(new) > WARM || self.ir().has_loop()
             }
         };
         if !wanted {

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What executes a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tier {
-    /// The interpreter for a kernel's first threads, compiled code from then on.
+    /// The interpreter for the first threads of a kernel without a loop, compiled code for all others.
     #[default]
     Automatic,
     Interpreter,

@@ -2,7 +2,7 @@
 
 use crate::ptx::syntax::Variable;
 
-use super::{Inst, Parameter};
+use super::{Inst, Op, Parameter};
 
 /// A kernel or a device function.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,20 @@ pub struct Function {
     pub required_block: Option<[u32; 3]>,
     /// Shared variables that the function or one it may call names.
     pub shared: Vec<usize>,
+}
+
+impl Function {
+    /// Whether a branch leads back.
+    pub fn has_loop(&self) -> bool {
+        self.code
+            .iter()
+            .enumerate()
+            .any(|(here, inst)| match &inst.op {
+                Op::Bra { target } => *target <= here,
+                Op::BrxIdx { targets, .. } => targets.iter().any(|target| *target <= here),
+                _ => false,
+            })
+    }
 }
 
 /// A variable in global or constant memory.
