@@ -3,17 +3,29 @@
 //! The expected values are written out from the definitions in the PTX ISA, or computed here by other means
 //! than the interpreter's.
 
+#[path = "conformance/access.rs"]
+mod access;
 mod common;
 #[path = "conformance/control.rs"]
 mod control;
+#[path = "conformance/coverage.rs"]
+mod coverage;
 #[path = "conformance/errors.rs"]
 mod errors;
 #[path = "conformance/float.rs"]
 mod float;
+#[path = "conformance/forms.rs"]
+mod forms;
 #[path = "conformance/integer.rs"]
 mod integer;
 #[path = "conformance/memory.rs"]
 mod memory;
+#[path = "conformance/model/mod.rs"]
+mod model;
+#[path = "conformance/special.rs"]
+mod special;
+#[path = "conformance/table.rs"]
+mod table;
 #[path = "conformance/warp.rs"]
 mod warp;
 

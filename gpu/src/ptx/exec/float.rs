@@ -289,7 +289,8 @@ fn convert_one(convert: &Convert, bits: u64) -> u64 {
     let bits = low(bits, from_bits);
     let number = match scalar_format(convert.from) {
         Some(format) => {
-            let bits = if convert.ftz {
+            // `.ftz` is of single precision alone.
+            let bits = if convert.ftz && convert.from == Scalar::F32 {
                 format.flush(bits)
             } else {
                 bits
@@ -318,16 +319,15 @@ fn to_float(convert: &Convert, format: Format, number: Number) -> u64 {
         }
         _ => number,
     };
-    let bits = if convert.to == Scalar::Tf32 {
-        // Ten bits of fraction, in the upper bits of a single-precision number.
-        let bits = format.pack(number, Rounding::Zero);
-        let rest = bits & 0x1fff;
-        let up = rest >= 0x1000 && bits & format.infinity() != format.infinity();
-        (bits & !0x1fff) + if up { 0x2000 } else { 0 }
-    } else {
-        format.pack(number, convert.rounding)
+    let bits = match (convert.to, number) {
+        // The upper bits of a number of single precision.
+        (Scalar::Tf32, Number::Finite { .. } | Number::Infinite { .. }) => {
+            let short = Format::TF32;
+            short.pack(number, convert.rounding) << (format.bits() - short.bits())
+        }
+        _ => format.pack(number, convert.rounding),
     };
-    let bits = if convert.ftz {
+    let bits = if convert.ftz && convert.to == Scalar::F32 {
         format.flush(bits)
     } else {
         bits

@@ -61,6 +61,8 @@ impl Format {
     pub const F16: Self = Self::new(5, 10, 0x7fff);
     pub const BF16: Self = Self::new(8, 7, 0x7fff);
     pub const F32: Self = Self::new(8, 23, 0x7fff_ffff);
+    /// Single precision with a short fraction.
+    pub const TF32: Self = Self::new(8, 10, 0x3_ffff);
     pub const F64: Self = Self::new(11, 52, 0x7ff8_0000_0000_0000);
 
     const fn new(exponent_bits: u32, fraction_bits: u32, nan: u64) -> Self {

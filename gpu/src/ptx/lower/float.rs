@@ -218,7 +218,7 @@ impl Operands<'_, '_, '_> {
             rounding,
             integral,
             ftz: self.take("ftz"),
-            sat: self.take("sat") | self.take("satfinite"),
+            sat: self.take("sat"),
             relu: self.take("relu"),
         };
         if let (Scalar::F16x2 | Scalar::Bf16x2, Scalar::F32) = (to, from) {
@@ -272,7 +272,8 @@ impl Operands<'_, '_, '_> {
                 32 => Scalar::S32,
                 _ => Scalar::S64,
             };
-            if convert.sat || from.is_float() || from.bytes() > to.bytes() {
+            let whole = from.bytes() < to.bytes() || from.bytes() == to.bytes() && from.is_signed();
+            if convert.sat || from.is_float() || !whole {
                 return self.convert_wide(convert, to, dst, src);
             }
         }

@@ -356,6 +356,7 @@ impl<'l, 'a> FunctionLowerer<'l, 'a> {
         let mut inst = super::operand::Operands::new(self, instruction);
         let op = inst.lower()?;
         inst.finish()?;
+        inst.check_form()?;
         Ok(op)
     }
 }

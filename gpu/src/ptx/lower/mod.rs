@@ -5,6 +5,7 @@
 
 mod control;
 mod float;
+pub mod forms;
 mod function;
 mod integer;
 mod memory;

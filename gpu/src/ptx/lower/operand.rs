@@ -2,7 +2,7 @@
 
 use super::function::{FunctionLowerer, Name};
 use super::variable::constant_bits;
-use super::{FUNCTION_BASE, Symbol, error};
+use super::{FUNCTION_BASE, Symbol, error, forms};
 use crate::ptx::float::Rounding;
 use crate::ptx::ir::{Address, Op, Pred, PredValue, Reg, Space, Special, Value};
 use crate::ptx::syntax::{Constant, Instruction, Operand, Scalar, SyntaxError};
@@ -14,6 +14,8 @@ pub struct Operands<'i, 'l, 'a> {
     modifiers: Vec<&'a str>,
     /// Types among the modifiers, in order.
     pub types: Vec<Scalar>,
+    /// Whether it makes a value of values: such ones are in the tables of [`forms`].
+    makes_values: bool,
 }
 
 impl<'i, 'l, 'a> Operands<'i, 'l, 'a> {
@@ -27,6 +29,7 @@ impl<'i, 'l, 'a> Operands<'i, 'l, 'a> {
             source,
             modifiers,
             types: types.into_iter().filter_map(Scalar::from_name).collect(),
+            makes_values: false,
         }
     }
 
@@ -50,6 +53,15 @@ impl<'i, 'l, 'a> Operands<'i, 'l, 'a> {
                 self.source.mnemonic()
             ))),
         }
+    }
+
+    /// Every combination of modifiers must be one that there is.
+    pub fn check_form(&self) -> Result<(), SyntaxError> {
+        let words = self.source.modifiers.iter().copied();
+        if self.makes_values && !forms::is_known(self.source.opcode, words) {
+            return Err(self.unsupported());
+        }
+        Ok(())
     }
 
     /// Takes a modifier; false if it is not there.
@@ -320,6 +332,7 @@ impl<'i, 'l, 'a> Operands<'i, 'l, 'a> {
         if let Some(op) = self.warp()? {
             return Ok(op);
         }
+        self.makes_values = true;
         if let Some(op) = self.move_or_compare()? {
             return Ok(op);
         }
