@@ -57,6 +57,8 @@ pub struct Lab {
     pub own: Option<System>,
     /// Print what guests print while they run.
     pub show: bool,
+    /// A disk with CUDA programs of other people, and the Python that some of them need.
+    pub clients: Option<PathBuf>,
 }
 
 /// How long a guest may take from its start, or from the last step that it came to, to the line a test waits for;
@@ -76,6 +78,7 @@ pub struct Machine<'a> {
     config: String,
     cmdline: String,
     script: String,
+    files: Vec<(&'static str, &'static str)>,
     show: bool,
 }
 
@@ -89,8 +92,16 @@ impl<'a> Machine<'a> {
             config: config.into(),
             cmdline: String::new(),
             script: String::new(),
+            files: Vec::new(),
             show: lab.show,
         }
+    }
+
+    /// A file that the script finds in `/test`.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, text: &'static str) -> Self {
+        self.files.push((name, text));
+        self
     }
 
     /// The body of `/test/run`.
@@ -135,6 +146,9 @@ impl<'a> Machine<'a> {
         let mut overlay = Cpio::new();
         overlay.directory("test");
         overlay.program("test/run", format!("{PRELUDE}{}\n", self.script).as_bytes());
+        for (name, text) in &self.files {
+            overlay.program(&format!("test/{name}"), text.as_bytes());
+        }
         let mut image = fs::read(&self.system.initrd)
             .with_context(|| format!("initramfs {}", self.system.initrd.display()))?;
         image.resize(image.len().next_multiple_of(4), 0);

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// How to call them.
-pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--show] [--list] [--skip TEST]... [FILTER...]";
+pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--clients IMAGE] [--show] [--list] [--skip TEST]... [FILTER...]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ impl Options {
             systems: Vec::new(),
             own: None,
             show: false,
+            clients: None,
         };
         let (mut list, mut skipped, mut filters) = (false, Vec::new(), Vec::new());
         let mut arguments = std::env::args().skip(1);
@@ -48,6 +49,7 @@ impl Options {
                 "--work" => lab.work = value()?.into(),
                 "--system" => lab.systems.push(system(&value()?)?),
                 "--own" => lab.own = Some(system(&value()?)?),
+                "--clients" => lab.clients = Some(value()?.into()),
                 "--skip" => skipped.push(value()?),
                 "--show" => lab.show = true,
                 "--list" => list = true,

@@ -6,6 +6,7 @@ use anyhow::Result;
 mod accelerator;
 mod boot;
 mod clients;
+mod cuda;
 mod example;
 mod hostile;
 mod hotplug;
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Test> {
         machine::TESTS,
         example::TESTS,
         accelerator::TESTS,
+        cuda::TESTS,
         hotplug::TESTS,
         hostile::TESTS,
         own::TESTS,

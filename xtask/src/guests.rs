@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::kernel::{Freshness, Track};
 use crate::lab::Session;
-use crate::{cmd, image, own, paths, qemu, ui};
+use crate::{clients, cmd, image, own, paths, qemu, ui};
 
 /// Where a run's small files are put when it fails, below the lab's writable directory.
 const LEFT_BEHIND: &str = "failed";
@@ -37,6 +37,8 @@ pub struct GuestProgram {
     pub own: Own,
     /// Whether it compares with QEMU.
     pub needs_qemu: bool,
+    /// Whether its guests run CUDA programs of other people.
+    pub needs_clients: bool,
     pub timeout: Duration,
     /// Further arguments.
     pub arguments: Vec<String>,
@@ -70,6 +72,15 @@ impl GuestProgram {
             ]);
         }
         command.extend(systems.into_iter().flatten());
+        if self.needs_clients {
+            // Whether a registry answers is not to decide on all other tests.
+            match clients::image() {
+                Ok(image) => {
+                    command.extend(["--clients".into(), image.to_string_lossy().into_owned()])
+                }
+                Err(error) => ui::note(&format!("guests go without CUDA programs: {error:#}")),
+            }
+        }
         command.extend(self.arguments.iter().cloned());
 
         let mut session = Session::new(command);

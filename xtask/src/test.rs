@@ -235,6 +235,7 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
         tracks: &Track::STOCK,
         own,
         needs_qemu: false,
+        needs_clients: true,
         timeout: GUESTS_TIMEOUT,
         arguments: selection.to_vec(),
     };
