@@ -33,8 +33,13 @@ impl Test {
     /// Why this test cannot run, if it cannot.
     #[must_use]
     pub fn lacks(&self, lab: &Lab) -> Option<&'static str> {
-        let needs_own = self.name.starts_with("own::");
-        (needs_own && lab.own.is_none()).then_some("no own kernel: run cargo xtask kernel --own")
+        if self.name.starts_with("own::") && lab.own.is_none() {
+            return Some("no own kernel: run cargo xtask kernel --own");
+        }
+        if self.name.starts_with("cuda::") && lab.clients.is_none() {
+            return Some("no disk with CUDA programs: cargo xtask image --clients says why");
+        }
+        None
     }
 }
 
@@ -66,4 +71,35 @@ pub fn all() -> Vec<Test> {
         own::TESTS,
     ]
     .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_that_lack_something_say_what_and_no_others_do() {
+        let lab = Lab {
+            vmm: "vmm".into(),
+            ctl: "ctl".into(),
+            work: "work".into(),
+            systems: Vec::new(),
+            own: None,
+            show: false,
+            clients: None,
+        };
+        let mut suites: Vec<&str> = all()
+            .iter()
+            .filter(|test| test.lacks(&lab).is_some())
+            .filter_map(|test| test.name.split("::").next())
+            .collect();
+        suites.dedup();
+        assert_eq!(suites, ["cuda", "own"]);
+        let clients = Some("clients.img".into());
+        let equipped = Lab { clients, ..lab };
+        let cuda = all()
+            .into_iter()
+            .find(|test| test.name.starts_with("cuda::"));
+        assert_eq!(cuda.unwrap().lacks(&equipped), None);
+    }
 }

@@ -28,7 +28,7 @@ pub fn demo(arguments: &Arguments) -> Result<bool> {
         tracks: &[Track::Stable],
         own: Own::No,
         needs_qemu: false,
-        needs_clients: false,
+        clients_suite: None,
         timeout: Duration::from_secs(10 * 60),
         arguments: Vec::new(),
     };
@@ -70,7 +70,7 @@ pub fn bench(arguments: &Arguments) -> Result<bool> {
         tracks: &[Track::Stable],
         own: Own::No,
         needs_qemu: true,
-        needs_clients: false,
+        clients_suite: None,
         timeout: Duration::from_secs(45 * 60),
         arguments: Vec::new(),
     };

@@ -1,6 +1,6 @@
 //! Programs that boot guests: they are built here, and run in the lab.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub struct GuestProgram {
     pub own: Own,
     /// Whether it compares with QEMU.
     pub needs_qemu: bool,
-    /// Whether its guests run CUDA programs of other people.
-    pub needs_clients: bool,
+    /// What the names of the tests begin with whose guests run CUDA programs of other people, if there are any.
+    pub clients_suite: Option<&'static str>,
     pub timeout: Duration,
     /// Further arguments.
     pub arguments: Vec<String>,
@@ -72,7 +72,9 @@ impl GuestProgram {
             ]);
         }
         command.extend(systems.into_iter().flatten());
-        if self.needs_clients {
+        if let Some(suite) = self.clients_suite
+            && self.would_run(&programs, suite)?
+        {
             // Whether a registry answers is not to decide on all other tests.
             match clients::image() {
                 Ok(image) => {
@@ -112,6 +114,15 @@ impl GuestProgram {
             ));
         }
         Ok(status)
+    }
+
+    /// Whether a test of a suite is among those that it is asked for.
+    fn would_run(&self, programs: &Path, suite: &str) -> Result<bool> {
+        let mut list = Command::new(programs.join(self.name));
+        list.arg("--list").args(&self.arguments);
+        Ok(cmd::output(&mut list)?
+            .lines()
+            .any(|name| name.starts_with(suite)))
     }
 }
 

@@ -21,6 +21,8 @@ const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
 const LABS: usize = 6;
 /// What the names of the tests on the own kernel begin with.
 const OWN_SUITE: &str = "own::";
+/// What the names of the tests with CUDA programs of other people begin with.
+const CLIENTS_SUITE: &str = "cuda::";
 /// The package whose tests open `/dev/kvm`.
 const KVM_PACKAGE: &str = "vmm";
 
@@ -235,7 +237,7 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
         tracks: &Track::STOCK,
         own,
         needs_qemu: false,
-        needs_clients: true,
+        clients_suite: Some(CLIENTS_SUITE),
         timeout: GUESTS_TIMEOUT,
         arguments: selection.to_vec(),
     };
