@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// How to call them.
-pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--clients IMAGE] [--show] [--list] [--skip TEST]... [FILTER...]";
+pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--clients IMAGE] [--show] [--list] [--claims DIR] [FILTER...]";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct Options {
     pub lab: Lab,
     /// Name what would run, and run nothing.
     pub list: bool,
-    /// Names of what is not to run.
-    pub skipped: Vec<String>,
+    /// Programs that share the tests mark in this directory what they took.
+    pub claims: Option<PathBuf>,
     /// Parts of names; everything if empty.
     pub filters: Vec<String>,
 }
@@ -35,7 +35,7 @@ impl Options {
             show: false,
             clients: None,
         };
-        let (mut list, mut skipped, mut filters) = (false, Vec::new(), Vec::new());
+        let (mut list, mut claims, mut filters) = (false, None, Vec::new());
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -50,7 +50,7 @@ impl Options {
                 "--system" => lab.systems.push(system(&value()?)?),
                 "--own" => lab.own = Some(system(&value()?)?),
                 "--clients" => lab.clients = Some(value()?.into()),
-                "--skip" => skipped.push(value()?),
+                "--claims" => claims = Some(PathBuf::from(value()?)),
                 "--show" => lab.show = true,
                 "--list" => list = true,
                 option if option.starts_with('-') => bail!("unknown option {option}; {USAGE}"),
@@ -67,7 +67,7 @@ impl Options {
         Ok(Self {
             lab,
             list,
-            skipped,
+            claims,
             filters,
         })
     }

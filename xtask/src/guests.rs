@@ -47,7 +47,13 @@ pub struct GuestProgram {
 impl GuestProgram {
     /// Builds everything that the program needs and runs it in one session of the lab, with each line
     /// of its stdout going to `on_line`. Returns its exit status.
-    pub fn run(&self, mut on_line: impl FnMut(&str) + Send) -> Result<i32> {
+    pub fn run(&self, on_line: impl FnMut(&str) + Send) -> Result<i32> {
+        let ready = self.ready()?;
+        ui::step("running guests", || ready.run(None, on_line))
+    }
+
+    /// Builds everything that the program needs.
+    pub fn ready(&self) -> Result<Ready> {
         let mut systems = Vec::new();
         for track in self.tracks {
             systems.push(["--system".into(), system(*track)?]);
@@ -90,9 +96,6 @@ impl GuestProgram {
         session.silence = Some(SILENCE);
         session
             .variables
-            .push(("LEFT_BEHIND".into(), LEFT_BEHIND.into()));
-        session
-            .variables
             .push(("KEPT_SIZE".into(), KEPT_SIZE.into()));
         if self.needs_qemu {
             session.variables.push((
@@ -100,20 +103,7 @@ impl GuestProgram {
                 qemu::wrapper_dir()?.to_string_lossy().into_owned(),
             ));
         }
-        let mut lines = Lines::new(|line: &str| {
-            if line != ALIVE {
-                on_line(line);
-            }
-        });
-        let status = ui::step("running guests", || session.run(|bytes| lines.take(bytes)))?;
-        lines.finish();
-        if status != 0 {
-            ui::note(&format!(
-                "what the failed guests left is in {}",
-                session.out.join(LEFT_BEHIND).display()
-            ));
-        }
-        Ok(status)
+        Ok(Ready { session })
     }
 
     /// Whether a test of a suite is among those that it is asked for.
@@ -123,6 +113,41 @@ impl GuestProgram {
         Ok(cmd::output(&mut list)?
             .lines()
             .any(|name| name.starts_with(suite)))
+    }
+}
+
+/// A program that is built, with everything that it needs.
+pub struct Ready {
+    pub session: Session,
+}
+
+impl Ready {
+    /// Runs the program in one session of the lab, on the host's CPU `home` if that is given, with each line of its stdout
+    /// going to `on_line`. Returns its exit status.
+    pub fn run(&self, home: Option<usize>, mut on_line: impl FnMut(&str) + Send) -> Result<i32> {
+        let left_behind = match home {
+            Some(cpu) => format!("{LEFT_BEHIND}-{cpu}"),
+            None => LEFT_BEHIND.to_owned(),
+        };
+        let mut session = self.session.clone();
+        session.home = home;
+        session
+            .variables
+            .push(("LEFT_BEHIND".into(), left_behind.clone()));
+        let mut lines = Lines::new(|line: &str| {
+            if line != ALIVE {
+                on_line(line);
+            }
+        });
+        let status = session.run(|bytes| lines.take(bytes))?;
+        lines.finish();
+        if status != 0 {
+            ui::note(&format!(
+                "what the failed guests left is in {}",
+                session.out.join(left_behind).display()
+            ));
+        }
+        Ok(status)
     }
 }
 

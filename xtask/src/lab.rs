@@ -36,6 +36,7 @@ const KEPT_VARIABLES: [&str; 8] = [
 ];
 
 /// A command for the lab.
+#[derive(Clone)]
 pub struct Session {
     pub command: Vec<String>,
     /// Added to the variables that it inherits.
@@ -45,17 +46,18 @@ pub struct Session {
     pub silence: Option<Duration>,
     /// Memory of an emulated machine, in MiB; a fitting default when `None`.
     pub memory_mib: Option<u64>,
-    /// CPUs of an emulated machine; all of the host's when `None`.
+    /// CPUs of an emulated machine. With one, which `None` means, all of QEMU lives on one CPU of the host and the
+    /// machine is sound; with more, its guests hang and its kernel dies at times, as `emulated` tells.
     pub cpus: Option<usize>,
+    /// The host's CPU for an emulated machine with one; any when `None`.
+    pub home: Option<usize>,
     /// Directory that the command may write to; it finds the path in `MEMU_LAB_OUT`.
     pub out: PathBuf,
 }
 
 impl Session {
-    /// A session with defaults for everything but the command. `MEMU_LAB_OUT` names the writable
-    /// directory, else it is `target/lab`.
+    /// A session with defaults for everything but the command.
     pub fn new(command: Vec<String>) -> Session {
-        let out = env::var_os("MEMU_LAB_OUT").map(PathBuf::from);
         Session {
             command,
             variables: Vec::new(),
@@ -63,7 +65,8 @@ impl Session {
             silence: None,
             memory_mib: None,
             cpus: None,
-            out: out.unwrap_or_else(|| paths::workspace().join("target/lab")),
+            home: None,
+            out: out(),
         }
     }
 
@@ -142,6 +145,11 @@ impl Session {
     }
 }
 
+/// The writable directory of a session: `MEMU_LAB_OUT` names it, else it is `target/lab`.
+pub fn out() -> PathBuf {
+    env::var_os("MEMU_LAB_OUT").map_or_else(|| paths::workspace().join("target/lab"), PathBuf::from)
+}
+
 /// Where a session runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -168,6 +176,34 @@ impl Place {
             Place::Emulated
         }
     }
+}
+
+/// The host's CPUs that this process may use.
+pub fn host_cpus() -> Vec<usize> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.map(numbers)
+        .filter(|cpus| !cpus.is_empty())
+        .unwrap_or_else(|| vec![0])
+}
+
+/// The host's CPUs on which emulated machines with so much memory, one on each, have enough of it; at least one.
+pub fn homes(memory_mib: u64) -> Vec<usize> {
+    let most = usize::try_from(emulated::spare_memory_mib() / memory_mib).unwrap_or(usize::MAX);
+    let mut cpus = host_cpus();
+    cpus.truncate(most.max(1));
+    cpus
+}
+
+/// The numbers that a list like `0-2,5` names; what is no number is passed over.
+fn numbers(list: &str) -> Vec<usize> {
+    let ranges = list.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    });
+    ranges.flatten().collect()
 }
 
 /// Whether the CPU's flags name VT-x or SVM. A KVM without them (a software one) does not run stock
@@ -201,6 +237,13 @@ mod tests {
         assert!(has_virtualisation("flags : svm\n"));
         assert!(!has_virtualisation("flags : fpu hypervisor vmx_like\n"));
         assert!(!has_virtualisation(""));
+    }
+
+    #[test]
+    fn lists_of_cpus_are_read_as_the_kernel_writes_them() {
+        assert_eq!(numbers("\t0-2,5\n"), [0, 1, 2, 5]);
+        assert_eq!(numbers("7"), [7]);
+        assert_eq!(numbers("x"), [0; 0]);
     }
 
     #[test]

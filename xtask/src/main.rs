@@ -80,7 +80,7 @@ struct LabArguments {
     /// Memory of an emulated machine
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
-    /// CPUs of an emulated machine
+    /// CPUs of an emulated machine, one unless said; with more, guests in it hang at times
     #[arg(long, value_name = "COUNT")]
     cpus: Option<usize>,
     /// The command; it finds a writable directory in MEMU_LAB_OUT (target/lab unless that is set)

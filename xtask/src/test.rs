@@ -1,24 +1,31 @@
 //! `cargo xtask test`: format, lints, the tests of every crate, and the tests that boot guests.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
 
-use crate::guests::{GuestProgram, Own};
+use crate::guests::{GuestProgram, Own, Ready};
 use crate::kernel::Track;
-use crate::lab::{Died, Place, Session};
+use crate::lab::{self, Died, Place, Session};
 use crate::report::{Measurement, Report};
 use crate::{clients, cmd, paths, ui};
 
 /// The guest tests take minutes where they run in hardware, and most of an hour where they do not.
 const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
-/// How many emulated machines the guest tests may use up.
-const LABS: usize = 6;
+/// How many emulated machines may die under the guest tests.
+const DEATHS: usize = 6;
+/// Memory of each: the largest guests have 2 GiB, with as much CXL memory.
+const LAB_MEMORY_MIB: u64 = 6144;
+/// What a line begins with that names a test which a lab took.
+const BEGINS: &str = "@@begins ";
 /// What the names of the tests on the own kernel begin with.
 const OWN_SUITE: &str = "own::";
 /// What the names of the tests with CUDA programs of other people begin with.
@@ -230,7 +237,7 @@ impl Counts {
     }
 }
 
-/// The tests that boot guests, all in one session of the lab.
+/// The tests that boot guests: in one session where KVM runs in hardware, else in one emulated machine per CPU.
 fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()> {
     let mut program = GuestProgram {
         name: "memu-guest-tests",
@@ -241,33 +248,58 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
         timeout: GUESTS_TIMEOUT,
         arguments: selection.to_vec(),
     };
-    let place = match Place::here() {
-        Place::Direct => "on this machine's KVM",
-        Place::Emulated => "in the lab, since this machine has no VT-x or SVM",
+    let (place, homes) = match Place::here() {
+        Place::Direct => ("on this machine's KVM", vec![None]),
+        Place::Emulated => (
+            "in the lab, since this machine has no VT-x or SVM",
+            lab::homes(LAB_MEMORY_MIB).into_iter().map(Some).collect(),
+        ),
     };
     ui::note(&format!("tests that boot guests, {place}"));
-    let mut verdicts: Vec<Verdict> = Vec::new();
-    let mut status = program.run(|line| take(&mut verdicts, line));
-    let mut labs = 1;
-    // Like a guest there, the emulated machine itself dies now and then; what it did not come to runs in another.
-    while labs < LABS
-        && let Err(error) = &status
-        && error.is::<Died>()
-    {
-        eprintln!("guest tests: {error:#}");
-        labs += 1;
-        program.arguments = selection.to_vec();
-        for verdict in &verdicts {
-            program
-                .arguments
-                .extend(["--skip".into(), verdict.name.clone()]);
-        }
-        status = program.run(|line| take(&mut verdicts, line));
+    let claims = lab::out().join("claims");
+    if claims.exists() {
+        fs::remove_dir_all(&claims)?;
     }
-    if labs > 1 {
+    fs::create_dir_all(&claims)?;
+    // A lab has the directory at its true path.
+    let claims = fs::canonicalize(claims)?;
+    program
+        .arguments
+        .extend(["--claims".into(), claims.to_string_lossy().into_owned()]);
+    let mut ready = program.ready()?;
+    ready.session.memory_mib = Some(LAB_MEMORY_MIB);
+    let labs = Labs {
+        ready,
+        claims,
+        verdicts: Mutex::default(),
+        deaths: AtomicUsize::new(0),
+    };
+    let statuses: Vec<Result<i32>> = ui::step("running guests", || {
+        Ok(thread::scope(|scope| {
+            let labs = &labs;
+            let threads: Vec<_> = homes
+                .into_iter()
+                .map(|home| scope.spawn(move || labs.one_after_the_other(home)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow!("a lab's thread panicked")))
+                })
+                .collect()
+        }))
+    })?;
+    let deaths = labs.deaths.into_inner();
+    let verdicts = labs
+        .verdicts
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    if deaths > 0 {
         report
             .notes
-            .push(format!("it took {labs} labs, since one died"));
+            .push(format!("labs that died and were replaced: {deaths}"));
     }
     let failures = verdicts
         .iter()
@@ -311,19 +343,66 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
             }),
         }
     }
-    match status {
-        Ok(0) => {}
-        Ok(_) if failures > 0 => {}
-        Ok(status) => {
-            eprintln!("memu-guest-tests ended with status {status}");
-            report.count(false);
-        }
-        Err(error) => {
-            eprintln!("guest tests: {error:#}");
-            report.count(false);
+    for status in statuses {
+        match status {
+            Ok(0) => {}
+            Ok(_) if failures > 0 => {}
+            Ok(status) => {
+                eprintln!("memu-guest-tests ended with status {status}");
+                report.count(false);
+            }
+            Err(error) => {
+                eprintln!("guest tests: {error:#}");
+                report.count(false);
+            }
         }
     }
     Ok(())
+}
+
+/// The labs of a run, which share its tests.
+struct Labs {
+    ready: Ready,
+    /// Where they mark the tests that they take.
+    claims: PathBuf,
+    verdicts: Mutex<Vec<Verdict>>,
+    /// Labs that died.
+    deaths: AtomicUsize,
+}
+
+impl Labs {
+    /// Runs tests in a lab. Like a guest there, the emulated machine itself may die; then another one goes on.
+    fn one_after_the_other(&self, home: Option<usize>) -> Result<i32> {
+        loop {
+            let mut begun = None;
+            let status = self.ready.run(home, |line| {
+                if let Some(name) = line.strip_prefix(BEGINS) {
+                    begun = Some(name.to_owned());
+                } else {
+                    let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+                    take(&mut verdicts, line);
+                }
+            });
+            match status {
+                Err(error)
+                    if error.is::<Died>()
+                        && self.deaths.fetch_add(1, Ordering::Relaxed) < DEATHS =>
+                {
+                    eprintln!("guest tests: {error:#}");
+                }
+                status => return status,
+            }
+            if let Some(name) = begun.filter(|name| !self.has_verdict(name)) {
+                fs::remove_dir(self.claims.join(name.replace("::", "-")))
+                    .with_context(|| format!("cannot give {name} to another lab"))?;
+            }
+        }
+    }
+
+    fn has_verdict(&self, name: &str) -> bool {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        verdicts.iter().any(|verdict| verdict.name == name)
+    }
 }
 
 /// Takes in a verdict, and shows it and whatever is none.

@@ -4,14 +4,15 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::Session;
 use super::child::{EXIT_SILENT, EXIT_TIMEOUT, forward, to_stderr, wait};
+use super::{Session, host_cpus};
 use crate::kernel::{self, Freshness, Kernel, Track};
 use crate::root::content_key;
 use crate::{cmd, cpio, guest, image, paths, qemu, setup, ui};
@@ -20,8 +21,9 @@ use crate::{cmd, cpio, guest, image, paths, qemu, setup, ui};
 const CONSOLE_LINES: usize = 100;
 /// Memory of the emulated machine where the host has enough.
 const DEFAULT_MEMORY_MIB: u64 = 8192;
-/// Guests with two CPUs want two here.
-const MIN_CPUS: usize = 2;
+
+/// Counts the sessions of this process.
+static SESSIONS: AtomicUsize = AtomicUsize::new(0);
 
 /// Modules of the emulated machine, with what they depend on.
 const MODULES: [&str; 8] = [
@@ -83,7 +85,8 @@ impl<'a> Emulated<'a> {
         let kernel = kernel::obtain(Track::Stable, Freshness::Recent)?;
         let qemu = qemu::obtain()?;
         let out = fs::canonicalize(&session.out)?;
-        let dir = out.join(format!(".session-{}", std::process::id()));
+        let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+        let dir = out.join(format!(".session-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(Emulated {
             session,
@@ -187,17 +190,29 @@ impl<'a> Emulated<'a> {
 
     fn machine(&self, initrd: &Path, terminal: bool) -> Result<Command> {
         let memory = self.session.memory_mib.unwrap_or_else(default_memory_mib);
-        let cpus = self.session.cpus.unwrap_or_else(|| {
-            thread::available_parallelism()
-                .map_or(MIN_CPUS, usize::from)
-                .max(MIN_CPUS)
-        });
+        let cpus = self.session.cpus.unwrap_or(1);
         // The machine ends with this process, even if that is killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).args(&self.qemu);
+        command.args(["--pdeathsig", "KILL", "--"]);
+        // On VMRUN with an interrupt to inject, QEMU delivers it and leaves its vector in `exception_index` (checked in versions
+        // 7.2 to 11.1). If the thread is then asked to leave its loop, as another CPU does that has to be alone for a moment,
+        // before the guest's next exit, it takes the vector for an exception and delivers it again, in the middle of
+        // whatever the guest does with interrupts off. Guests hang or die of that: with stop and continue given to the monitor
+        // twenty times a second, which asks the same, two of four guests hung as they did without. So there is no other
+        // CPU, and nothing of QEMU runs beside its thread.
+        let threads = if cpus == 1 {
+            let all = host_cpus();
+            let any = all[std::process::id() as usize % all.len()];
+            let home = self.session.home.unwrap_or(any);
+            command.args(["taskset", "--cpu-list", &home.to_string()]);
+            "tcg,thread=single"
+        } else {
+            "tcg,thread=multi"
+        };
+        command.args(&self.qemu);
         command.args([
             "-accel",
-            "tcg,thread=multi",
+            threads,
             "-machine",
             "q35",
             // Four levels of page tables: a walk through those of a guest and those below takes 24 loads instead of 35.
@@ -312,6 +327,11 @@ fn initramfs(kernel: &Kernel) -> Result<PathBuf> {
 
 /// A memory that leaves the host a quarter of what it has free.
 fn default_memory_mib() -> u64 {
+    DEFAULT_MEMORY_MIB.min(spare_memory_mib()).max(2048)
+}
+
+/// Three quarters of the memory that the host has free.
+pub fn spare_memory_mib() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = meminfo
         .lines()
@@ -319,7 +339,7 @@ fn default_memory_mib() -> u64 {
     let kib: u64 = available
         .and_then(|text| text.split_whitespace().next()?.parse().ok())
         .unwrap_or(0);
-    DEFAULT_MEMORY_MIB.min(kib / 1024 * 3 / 4).max(2048)
+    kib / 1024 * 3 / 4
 }
 
 /// Rows and columns of the terminal on stdin.
