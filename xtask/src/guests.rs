@@ -37,7 +37,7 @@ pub struct GuestProgram {
     pub own: Own,
     /// Whether it compares with QEMU.
     pub needs_qemu: bool,
-    /// What the names of the tests begin with whose guests run CUDA programs of other people, if there are any.
+    /// What the names of the tests begin with whose guests run CUDA programs of other people; `None` if it runs no tests.
     pub clients_suite: Option<&'static str>,
     pub timeout: Duration,
     /// Further arguments.
@@ -78,8 +78,9 @@ impl GuestProgram {
             ]);
         }
         command.extend(systems.into_iter().flatten());
+        let tests = self.tests(&programs)?;
         if let Some(suite) = self.clients_suite
-            && self.would_run(&programs, suite)?
+            && tests.iter().any(|name| name.starts_with(suite))
         {
             // Whether a registry answers is not to decide on all other tests.
             match clients::image() {
@@ -103,22 +104,25 @@ impl GuestProgram {
                 qemu::wrapper_dir()?.to_string_lossy().into_owned(),
             ));
         }
-        Ok(Ready { session })
+        Ok(Ready { session, tests })
     }
 
-    /// Whether a test of a suite is among those that it is asked for.
-    fn would_run(&self, programs: &Path, suite: &str) -> Result<bool> {
+    /// The names of the tests that it is asked for; none if it runs no tests.
+    fn tests(&self, programs: &Path) -> Result<Vec<String>> {
+        if self.clients_suite.is_none() {
+            return Ok(Vec::new());
+        }
         let mut list = Command::new(programs.join(self.name));
         list.arg("--list").args(&self.arguments);
-        Ok(cmd::output(&mut list)?
-            .lines()
-            .any(|name| name.starts_with(suite)))
+        Ok(cmd::output(&mut list)?.lines().map(str::to_owned).collect())
     }
 }
 
 /// A program that is built, with everything that it needs.
 pub struct Ready {
     pub session: Session,
+    /// The names of the tests that it is asked for.
+    pub tests: Vec<String>,
 }
 
 impl Ready {

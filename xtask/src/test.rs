@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
 use crate::guests::{GuestProgram, Own, Ready};
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Run only the guest tests on a kernel with all CXL drivers, which is built if it is not there
     #[arg(long, conflicts_with = "filters")]
     own: bool,
-    /// Show what the guests print while they run
+    /// Show what the guests print, all that a test's guests do before its verdict
     #[arg(long)]
     show: bool,
     /// Run only the guest tests whose names contain one of these
@@ -248,7 +248,7 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
         timeout: GUESTS_TIMEOUT,
         arguments: selection.to_vec(),
     };
-    let (place, homes) = match Place::here() {
+    let (place, mut homes): (_, Vec<_>) = match Place::here() {
         Place::Direct => ("on this machine's KVM", vec![None]),
         Place::Emulated => (
             "in the lab, since this machine has no VT-x or SVM",
@@ -267,7 +267,12 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
         .arguments
         .extend(["--claims".into(), claims.to_string_lossy().into_owned()]);
     let mut ready = program.ready()?;
+    ensure!(
+        !ready.tests.is_empty(),
+        "no guest test's name contains what was asked for; cargo xtask test, without a filter, shows all names"
+    );
     ready.session.memory_mib = Some(LAB_MEMORY_MIB);
+    homes.truncate(ready.tests.len());
     let labs = Labs {
         ready,
         claims,
@@ -375,14 +380,23 @@ impl Labs {
     fn one_after_the_other(&self, home: Option<usize>) -> Result<i32> {
         loop {
             let mut begun = None;
+            // Labs print at the same time.
+            let mut shown = Vec::new();
             let status = self.ready.run(home, |line| {
                 if let Some(name) = line.strip_prefix(BEGINS) {
                     begun = Some(name.to_owned());
-                } else {
+                } else if let Ok(verdict) = serde_json::from_str(line) {
                     let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-                    take(&mut verdicts, line);
+                    shown
+                        .drain(..)
+                        .for_each(|line: String| ui::result_line(&line));
+                    show(&verdict);
+                    verdicts.push(verdict);
+                } else {
+                    shown.push(line.to_owned());
                 }
             });
+            shown.iter().for_each(|line| ui::result_line(line));
             match status {
                 Err(error)
                     if error.is::<Died>()
@@ -405,17 +419,13 @@ impl Labs {
     }
 }
 
-/// Takes in a verdict, and shows it and whatever is none.
-fn take(verdicts: &mut Vec<Verdict>, line: &str) {
-    let Ok(verdict) = serde_json::from_str::<Verdict>(line) else {
-        return ui::result_line(line);
-    };
-    ui::result_line(&describe(&verdict));
+/// Shows a verdict.
+fn show(verdict: &Verdict) {
+    ui::result_line(&describe(verdict));
     // In full: a log is all that is left of a failure elsewhere.
     for (number, why) in verdict.again.iter().enumerate() {
         eprintln!("attempt {} of {}: {why}", number + 1, verdict.name);
     }
-    verdicts.push(verdict);
 }
 
 /// One line on a guest test.
