@@ -62,8 +62,8 @@ fn the_register_locator_leads_to_the_component_registers() {
     let mut port = probe();
     assert_eq!(port.register_blocks(), [(1, COMPONENT)]);
     assert_eq!(port.bar_size(COMPONENT), 64 << 10);
-    // The CXL capability header with two structures: RAS and link, no decoders.
-    assert_eq!(port.bar_u32(COMPONENT, 0x1000), 0x0211_0001);
+    // The CXL capability header with three structures: RAS, link and BI decoder, no HDM decoders.
+    assert_eq!(port.bar_u32(COMPONENT, 0x1000), 0x0311_0001);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_switchs_downstream_port_has_access_control_and_the_dvsecs_of_a_port() {
     let ids: Vec<u16> = port.dvsecs().into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [3, 4, 7, 8]);
     assert_eq!(port.register_blocks(), [(1, COMPONENT)]);
-    assert_eq!(port.bar_u32(COMPONENT, 0x1000), 0x0211_0001);
+    assert_eq!(port.bar_u32(COMPONENT, 0x1000), 0x0311_0001);
 }
 
 /// Turns on MSI with this data.

@@ -68,8 +68,8 @@ fn the_register_locator_leads_to_component_registers_with_ten_decoders() {
     let mut port = probe();
     assert_eq!(port.register_blocks(), [(1, COMPONENT)]);
     assert_eq!(port.bar_size(COMPONENT), 64 << 10);
-    // The CXL capability header with three structures: RAS, link and HDM decoders.
-    assert_eq!(port.bar_u32(COMPONENT, 0x1000), 0x0311_0001);
+    // The CXL capability header with four structures: RAS, link, HDM decoders and BI route table.
+    assert_eq!(port.bar_u32(COMPONENT, 0x1000), 0x0411_0001);
     // Ten decoders of eight targets each, all granularities, no ways that only devices decode.
     assert_eq!(port.bar_u32(COMPONENT, HDM), 0x0000_0385);
 }

@@ -2,12 +2,15 @@
 //!
 //! The block of a host bridge is found through the CEDT, any other through the register locator DVSEC.
 //! Only its CXL.cachemem part (0x1000 to 0x1fff) has registers here: a capability array, and the
-//! RAS, link and HDM decoder structures it points to. Everything else reads zero.
+//! RAS, link, back-invalidate and HDM decoder structures it points to. Everything else reads zero.
 
+mod back_invalidate;
 mod link;
 mod ras;
 
 pub use ras::{CorrectableError, ProtocolError, UncorrectableError};
+
+use back_invalidate::BackInvalidate;
 
 use crate::access;
 use crate::hdm::{DecoderSettings, EndpointDecoder, HdmDecoders, PortDecoder};
@@ -20,6 +23,7 @@ const CACHEMEM: u64 = 0x1000;
 /// Where the structures lie in the CXL.cachemem range.
 const RAS: u64 = 0x100;
 const LINK: u64 = 0x180;
+const BACK_INVALIDATE: u64 = 0x1c0;
 const HDM: u64 = 0x200;
 
 /// Capability ids and versions (table 8-22).
@@ -27,11 +31,14 @@ const CAPABILITY_CXL: u32 = 1;
 const CAPABILITY_RAS: u32 = 2;
 const CAPABILITY_LINK: u32 = 4;
 const CAPABILITY_HDM: u32 = 5;
+const CAPABILITY_BI_ROUTE_TABLE: u32 = 0xb;
+const CAPABILITY_BI_DECODER: u32 = 0xc;
 const VERSION_CXL: u32 = 1;
 const VERSION_CACHEMEM: u32 = 1;
 const VERSION_RAS: u32 = 2;
 const VERSION_LINK: u32 = 2;
 const VERSION_HDM: u32 = 3;
+const VERSION_BI: u32 = 1;
 
 /// What kind of component a block belongs to; this decides which structures it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +50,7 @@ pub enum Role {
         /// Port numbers of the root ports.
         ports: Vec<u8>,
     },
-    /// A root port: RAS and link only.
+    /// A root port: no HDM decoders.
     RootPort,
     /// An upstream switch port with HDM decoders in front of the downstream ports.
     UpstreamSwitchPort {
@@ -52,7 +59,7 @@ pub enum Role {
         /// Port numbers of the downstream ports.
         ports: Vec<u8>,
     },
-    /// A downstream switch port: RAS and link only.
+    /// A downstream switch port: no HDM decoders.
     DownstreamSwitchPort,
     /// A memory device.
     Endpoint {
@@ -77,6 +84,7 @@ pub struct ComponentRegisters {
     array: Vec<u32>,
     ras: ras::Ras,
     link: RegisterBlock,
+    back_invalidate: Option<BackInvalidate>,
     hdm: Option<HdmDecoders>,
 }
 
@@ -85,6 +93,7 @@ enum Place {
     Array(u64),
     Ras(u64),
     Link(u64),
+    BackInvalidate(u64),
     Hdm(u64),
     Reserved,
 }
@@ -107,6 +116,20 @@ impl ComponentRegisters {
             }
             Role::RootPort | Role::DownstreamSwitchPort => None,
         };
+        let (bi, back_invalidate) = match role {
+            // Host bridges have none; the memory of Type 3 devices here is HDM-H.
+            Role::HostBridge { .. } | Role::Endpoint { .. } => (None, None),
+            Role::UpstreamSwitchPort { .. } => (
+                Some(CAPABILITY_BI_ROUTE_TABLE),
+                Some(BackInvalidate::route_table()),
+            ),
+            Role::RootPort | Role::DownstreamSwitchPort => {
+                (Some(CAPABILITY_BI_DECODER), Some(BackInvalidate::port()))
+            }
+            Role::Accelerator { .. } => {
+                (Some(CAPABILITY_BI_DECODER), Some(BackInvalidate::device()))
+            }
+        };
         let mut array = vec![
             0,
             pointer(CAPABILITY_RAS, VERSION_RAS, RAS),
@@ -115,6 +138,7 @@ impl ComponentRegisters {
         if hdm.is_some() {
             array.push(pointer(CAPABILITY_HDM, VERSION_HDM, HDM));
         }
+        array.extend(bi.map(|id| pointer(id, VERSION_BI, BACK_INVALIDATE)));
         let structures = array.len() as u32 - 1;
         let header = CAPABILITY_CXL | VERSION_CXL << 16 | VERSION_CACHEMEM << 20 | structures << 24;
         array.splice(..1, [header]);
@@ -122,6 +146,7 @@ impl ComponentRegisters {
             array,
             ras: ras::Ras::new(),
             link: RegisterBlock::new(&link::REGISTERS),
+            back_invalidate,
             hdm,
         })
     }
@@ -174,6 +199,9 @@ impl ComponentRegisters {
     pub fn reset(&mut self, effects: &mut Vec<Effect>) {
         self.ras.reset();
         self.link.reset();
+        if let Some(back_invalidate) = &mut self.back_invalidate {
+            back_invalidate.reset();
+        }
         if let Some(hdm) = &mut self.hdm {
             hdm.reset(effects);
         }
@@ -185,6 +213,10 @@ impl ComponentRegisters {
             Place::Array(offset) => self.array_entry(offset),
             Place::Ras(offset) => self.ras.read(offset),
             Place::Link(offset) => self.link.read(offset),
+            Place::BackInvalidate(offset) => self
+                .back_invalidate
+                .as_ref()
+                .map_or(0, |structure| structure.read(offset)),
             Place::Hdm(offset) => self.hdm.as_ref().map_or(0, |hdm| hdm.read(offset)),
             Place::Reserved => 0,
         });
@@ -195,6 +227,11 @@ impl ComponentRegisters {
         access::write(offset, data, |offset, value| match self.place(offset) {
             Place::Ras(offset) => self.ras.write(offset, value),
             Place::Link(offset) => self.link.write(offset, value),
+            Place::BackInvalidate(offset) => {
+                if let Some(structure) = &mut self.back_invalidate {
+                    structure.write(offset, value);
+                }
+            }
             Place::Hdm(offset) => {
                 if let Some(hdm) = &mut self.hdm {
                     hdm.write(offset, value, effects);
@@ -225,6 +262,8 @@ impl ComponentRegisters {
             Place::Ras(offset)
         } else if let Some(offset) = within(LINK, link::LEN) {
             Place::Link(offset)
+        } else if let Some(offset) = within(BACK_INVALIDATE, back_invalidate::LEN) {
+            Place::BackInvalidate(offset)
         } else if let Some(offset) = within(HDM, hdm_len) {
             Place::Hdm(offset)
         } else {
@@ -302,8 +341,10 @@ mod tests {
                 .map(|n| dword(&block, 0x1000 + 4 * n) & 0xffff)
                 .collect();
             match role {
-                Role::RootPort | Role::DownstreamSwitchPort => assert_eq!(ids, [2, 4]),
-                _ => assert_eq!(ids, [2, 4, 5]),
+                Role::RootPort | Role::DownstreamSwitchPort => assert_eq!(ids, [2, 4, 0xc]),
+                Role::UpstreamSwitchPort { .. } => assert_eq!(ids, [2, 4, 5, 0xb]),
+                Role::Accelerator { .. } => assert_eq!(ids, [2, 4, 5, 0xc]),
+                Role::HostBridge { .. } | Role::Endpoint { .. } => assert_eq!(ids, [2, 4, 5]),
             }
         }
     }
@@ -321,6 +362,25 @@ mod tests {
         let ras = 0x1000 + u64::from(dword(&block, 0x1004) >> 20);
         assert_eq!(dword(&block, ras + 4), 0x0001_cfff);
         assert_eq!(dword(&block, ras + 0x10), 0x7f);
+    }
+
+    #[test]
+    fn back_invalidation_is_enabled_from_the_device_up() {
+        const ENABLE: u32 = 0b10;
+        const COMMIT: u32 = 0b100;
+        let [_, root, upstream, downstream, expander, accelerator] =
+            roles().map(|role| ComponentRegisters::new(&role).unwrap());
+        let control = 0x11c4;
+        let written = |mut block: ComponentRegisters, value: u32| {
+            block.write(control, &value.to_le_bytes(), &mut Vec::new());
+            (dword(&block, control), dword(&block, control + 4))
+        };
+        assert_eq!(written(accelerator, ENABLE), (ENABLE, 0));
+        for port in [root, downstream] {
+            assert_eq!(written(port, ENABLE | COMMIT), (ENABLE | COMMIT, 1));
+        }
+        assert_eq!(written(upstream, 1), (1, 1), "the route table");
+        assert_eq!(written(expander, u32::MAX), (0, 0), "HDM-H needs none");
     }
 
     #[test]
