@@ -3,6 +3,7 @@
 
 use crate::pci_sysfs::{Bar, Function};
 use anyhow::{Context, Result, bail, ensure};
+use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,22 @@ const DOWNSTREAM: u8 = 3;
 /// A bridge of a virtual switch is bound to a port as a whole, or to a logical device.
 const BOUND_PORT: u8 = 2;
 const BOUND_LD: u8 = 3;
+
+/// A command that has ended with another return code than success.
+#[derive(Debug)]
+struct Refusal {
+    opcode: u16,
+    code: u64,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { opcode, code } = self;
+        write!(f, "command {opcode:#06x} returns {code:#x}")
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 /// A mailbox.
 struct Mailbox {
@@ -94,17 +111,14 @@ impl Mailbox {
     /// Runs a command that succeeds.
     fn run(&self, opcode: u16, input: &[u8]) -> Result<Vec<u8>> {
         let (code, reply) = self.begin(opcode, input)?;
-        ensure!(code == 0, "command {opcode:#06x} returns {code:#x}");
+        ensure!(code == 0, Refusal { opcode, code });
         Ok(reply)
     }
 
     /// Runs a command that goes on in the background, and waits for its end.
     fn run_to_the_end(&self, opcode: u16, input: &[u8]) -> Result<()> {
         let (code, _) = self.begin(opcode, input)?;
-        ensure!(
-            code == BACKGROUND_STARTED,
-            "command {opcode:#06x} returns {code:#x}"
-        );
+        ensure!(code == BACKGROUND_STARTED, Refusal { opcode, code });
         let begin = Instant::now();
         loop {
             let status = self.run(BACKGROUND_OPERATION_STATUS, &[])?;
@@ -169,12 +183,9 @@ fn request(opcode: u16, payload: &[u8]) -> Vec<u8> {
 fn answer(message: &[u8]) -> Result<Vec<u8>> {
     let header = message.get(..12).context("a short message")?;
     ensure!(header[0] & 0xf == 1, "no answer: {header:x?}");
-    let code = u16::from_le_bytes([header[8], header[9]]);
+    let code = u64::from(u16::from_le_bytes([header[8], header[9]]));
     let opcode = u16::from_le_bytes([header[3], header[4]]);
-    ensure!(
-        code == 0,
-        "command {opcode:#06x} in a tunnel returns {code:#x}"
-    );
+    ensure!(code == 0, Refusal { opcode, code });
     Ok(message[12..].to_vec())
 }
 
@@ -189,7 +200,8 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes.try_into()?))
 }
 
-/// Prints a line for each switch with a mailbox, and for each of its ports, with what is behind it.
+/// Prints a line for each switch with a mailbox, and for each of its ports, with what is behind it: what that says of itself,
+/// or with which return code it does not. A device whose slot the host has switched off says nothing for now.
 ///
 /// # Errors
 /// There is no such switch, or it does not answer as the specification says.
@@ -204,7 +216,9 @@ pub fn show() -> Result<bool> {
 fn mailboxes() -> Result<Vec<Mailbox>> {
     let mut found = Vec::new();
     for function in Function::all()? {
-        if function.config_read(8, 4)? >> 8 == CLASS {
+        // What is taken out meanwhile is no switch's.
+        let class = function.config_read(8, 4);
+        if class.is_ok_and(|class| class >> 8 == CLASS) {
             found.push(Mailbox::of(&function)?);
         }
     }
@@ -276,19 +290,7 @@ fn show_port(mailbox: &Mailbox, state: &[u8], bridges: &[u8]) -> Result<()> {
     let ld = ld.map(|bridge| bridge[2]).filter(|_| kind == SEVERAL);
     let behind = match kind {
         SEVERAL if ld.is_none() => String::new(),
-        SINGLE | SEVERAL => {
-            let identity = mailbox.ask(port, None, IDENTIFY)?;
-            let memory = mailbox.ask(port, ld, IDENTIFY_MEMORY_DEVICE)?;
-            let whole = match ld {
-                Some(_) => u64_at(&mailbox.ask(port, None, LD_INFO)?, 0)?,
-                None => u64_at(&memory, 0x10)? << 28,
-            };
-            format!(
-                r#", "serial": {}, "memory": {}, "of": {whole}"#,
-                u64_at(&identity, 8)?,
-                u64_at(&memory, 0x10)? << 28,
-            )
-        }
+        SINGLE | SEVERAL => device(mailbox, port, ld).or_else(without_answer)?,
         _ => String::new(),
     };
     let state = state[1] & 0xf;
@@ -300,6 +302,27 @@ fn show_port(mailbox: &Mailbox, state: &[u8], bridges: &[u8]) -> Result<()> {
         r#"{{"port": {port}, "state": {state}, "type": {kind}, "width": {width}, "speed": {speed}{behind}{note}}}"#
     );
     Ok(())
+}
+
+/// What a device behind a port says of itself.
+fn device(mailbox: &Mailbox, port: u8, ld: Option<u8>) -> Result<String> {
+    let identity = mailbox.ask(port, None, IDENTIFY)?;
+    let memory = mailbox.ask(port, ld, IDENTIFY_MEMORY_DEVICE)?;
+    let whole = match ld {
+        Some(_) => u64_at(&mailbox.ask(port, None, LD_INFO)?, 0)?,
+        None => u64_at(&memory, 0x10)? << 28,
+    };
+    Ok(format!(
+        r#", "serial": {}, "memory": {}, "of": {whole}"#,
+        u64_at(&identity, 8)?,
+        u64_at(&memory, 0x10)? << 28,
+    ))
+}
+
+/// What there is to say of a device that refuses to say anything.
+fn without_answer(error: anyhow::Error) -> Result<String> {
+    let refusal: Refusal = error.downcast()?;
+    Ok(format!(r#", "returns": {}"#, refusal.code))
 }
 
 #[cfg(test)]
@@ -314,7 +337,18 @@ mod tests {
         assert_eq!(answer(&message).unwrap(), [7]);
         message[8] = 2;
         let error = answer(&message).unwrap_err().to_string();
-        assert_eq!(error, "command 0x4000 in a tunnel returns 0x2");
+        assert_eq!(error, "command 0x4000 returns 0x2");
         assert!(answer(&message[..11]).is_err());
+    }
+
+    #[test]
+    fn what_refuses_to_answer_is_listed_with_its_code() {
+        let mut message = request(0x4000, &[]);
+        message[0] = 1;
+        message[8] = 5;
+        let refusal = answer(&message).unwrap_err();
+        assert_eq!(without_answer(refusal).unwrap(), r#", "returns": 5"#);
+        let garbled = answer(&[]).unwrap_err();
+        assert!(without_answer(garbled).is_err());
     }
 }

@@ -34,7 +34,10 @@ impl Function {
                 vendor: 0,
                 device: 0,
             };
-            let ids = function.config_read(0, 4)?;
+            // It may be taken out while one looks.
+            let Ok(ids) = function.config_read(0, 4) else {
+                continue;
+            };
             function.vendor = (ids & 0xffff) as u16;
             function.device = (ids >> 16) as u16;
             if function.vendor != 0xffff {
