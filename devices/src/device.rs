@@ -42,6 +42,15 @@ impl Device {
             Self::Virtio(_) => "virtio",
         }
     }
+
+    /// Goes on with what it waits for, if its time has passed: see [`Effect::Alarm`].
+    pub fn advance(&mut self, out: &mut Vec<Effect>) {
+        match self {
+            Self::DownstreamPort(port) => port.advance(out),
+            Self::Type3(device) => device.advance(out),
+            _ => {}
+        }
+    }
 }
 
 /// Calls into a virtio function, whose effects are its own.

@@ -63,6 +63,9 @@ impl DownstreamPortKind {
 const COMPONENT_BAR: u8 = 0;
 /// The one interrupt vector: power management, hot-plug and errors.
 const VECTOR: u8 = 0;
+/// How long a slot has been off before a card is put into it: as long as software waits once it has taken the power away (PCI
+/// Express 6.7.1.8), and does not see what comes meanwhile.
+const REST: u64 = 1_000_000_000;
 /// How long the port waits in each phase of a global persistent flush: 1 s.
 const GPF_TIMEOUT: GpfTimeout = GpfTimeout { base: 1, scale: 6 };
 
@@ -99,6 +102,8 @@ pub struct SlotState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bond {
     Bound,
+    /// Once the slot is on, or has been off for long enough.
+    Coming,
     /// Until what the option says has happened.
     Until(UnbindOption),
     Unbound,
@@ -213,15 +218,14 @@ impl DownstreamPort {
 
     /// The state of its link for a fabric manager, with something at the other end or not.
     pub(crate) fn link_state(&self, is_present: bool) -> LinkState {
-        let is_unbound = self.bond == Bond::Unbound;
-        let link = match is_unbound {
-            false => self.link(),
-            true => self.card.filter(|_| !self.held),
+        let link = match self.is_hosts() {
+            true => self.link(),
+            false => self.card.filter(|_| !self.held),
         };
         LinkState {
             in_reset: self.held,
             is_present,
-            is_off: !is_unbound && !self.express.is_slot_powered(&self.config),
+            is_off: self.is_hosts() && !self.express.is_slot_powered(&self.config),
             ..link_state(self.most, link.map(|link| self.most.negotiate(link)))
         }
     }
@@ -229,7 +233,7 @@ impl DownstreamPort {
     /// Holds what is at the other end of the link in reset, or lets it go. Its own reset is the caller's.
     pub(crate) fn hold(&mut self, held: bool, out: &mut Vec<Effect>) {
         self.held = held;
-        let keeps_back = held || self.bond == Bond::Unbound;
+        let keeps_back = held || !self.is_hosts();
         let event = self.express.hold_partner(&mut self.config, keeps_back);
         self.send(event, out);
         self.unbind_if_due(out);
@@ -266,7 +270,7 @@ impl DownstreamPort {
     /// A card that can do `card` goes into the slot, or what is in it comes out, whether software agrees or not.
     pub fn change_card(&mut self, card: Option<Link>, out: &mut Vec<Effect>) {
         self.card = card;
-        if self.bond != Bond::Unbound {
+        if self.is_hosts() {
             self.show_card(card, out);
             self.unbind_if_due(out);
         }
@@ -279,7 +283,7 @@ impl DownstreamPort {
 
     /// Somebody presses the attention button: asks software to switch the slot on or off.
     pub fn press_attention_button(&mut self, out: &mut Vec<Effect>) {
-        if self.bond != Bond::Unbound {
+        if self.is_hosts() {
             let event = self.express.press_attention_button(&mut self.config);
             self.send(event, out);
         }
@@ -292,24 +296,61 @@ impl DownstreamPort {
     pub(crate) fn binding(&self) -> Binding {
         match self.bond {
             Bond::Bound => Binding::Bound,
+            Bond::Coming => Binding::BeingBound,
             Bond::Until(_) => Binding::Unbinding,
             Bond::Unbound => Binding::Unbound,
         }
     }
 
-    /// Shows the host what is at the other end, as if it had just been plugged in.
+    /// Whether what happens at the port happens to the host.
+    pub(crate) fn is_hosts(&self) -> bool {
+        matches!(self.bond, Bond::Bound | Bond::Until(_))
+    }
+
+    /// Shows the host what is at the other end: puts it into the slot, and presses the button if the slot is off, since the
+    /// link cannot tell then. A slot that software is just switching off is left alone until that is done.
     pub(crate) fn bind(&mut self, out: &mut Vec<Effect>) {
+        self.bond = Bond::Coming;
+        let is_on = self.express.is_slot_powered(&self.config);
+        if is_on || self.card.is_none() {
+            self.come(out);
+        } else if self.may_be_filled() {
+            out.push(Effect::Alarm { after: REST });
+        }
+    }
+
+    /// Whether the power indicator says that cards may be put in or taken out (PCI Express 6.7.1.1.2).
+    fn may_be_filled(&self) -> bool {
+        self.express.indicators(&self.config).1 == Indicator::Off
+    }
+
+    fn come(&mut self, out: &mut Vec<Effect>) {
         self.bond = Bond::Bound;
         self.config.hold_secondary(self.held);
         if self.card.is_some() {
             self.show_card(self.card, out);
+            if !self.express.is_slot_powered(&self.config) {
+                self.press_attention_button(out);
+            }
         }
         out.push(Effect::BindingChanged);
+    }
+
+    /// The slot has had its rest, unless software has done something to it meanwhile: see [`Effect::Alarm`].
+    pub(crate) fn advance(&mut self, out: &mut Vec<Effect>) {
+        if self.bond == Bond::Coming && self.may_be_filled() {
+            self.come(out);
+        }
     }
 
     /// Takes what is at the other end from the host, once the option allows it. Its reset is the caller's, if it is unbound
     /// at once; whatever the option waits for is a reset.
     pub(crate) fn unbind(&mut self, option: UnbindOption, out: &mut Vec<Effect>) {
+        if !self.is_hosts() {
+            self.bond = Bond::Unbound;
+            out.push(Effect::BindingChanged);
+            return;
+        }
         self.bond = Bond::Until(option);
         if option == UnbindOption::ManagedHotRemove && !self.is_let_go(option) {
             self.press_attention_button(out);
@@ -351,6 +392,7 @@ impl Function for DownstreamPort {
 
     fn config_write(&mut self, offset: u16, data: &[u8], out: &mut Vec<Effect>) {
         let powered = self.express.is_slot_powered(&self.config);
+        let may_be_filled = self.may_be_filled();
         let Some(written) = self.config.write(offset, data, out) else {
             return;
         };
@@ -359,6 +401,13 @@ impl Function for DownstreamPort {
         self.send(event, out);
         if self.express.is_slot_powered(&self.config) != powered {
             out.push(Effect::SlotPowerChanged);
+        }
+        if self.bond == Bond::Coming {
+            if self.express.is_slot_powered(&self.config) {
+                self.come(out);
+            } else if self.may_be_filled() && !may_be_filled {
+                out.push(Effect::Alarm { after: REST });
+            }
         }
         self.unbind_if_due(out);
     }
@@ -382,6 +431,10 @@ impl Function for DownstreamPort {
         if self.config.is_secondary_held() {
             // The reset values are those of a link that is up. After a reset, software wants no interrupt.
             self.express.hold_partner(&mut self.config, true);
+        }
+        // A slot has power after a reset.
+        if self.bond == Bond::Coming {
+            self.come(out);
         }
         self.component.reset(&mut Vec::new());
         out.push(pci::Effect::BarsChanged.into());

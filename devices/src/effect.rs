@@ -43,7 +43,7 @@ pub enum Effect {
         /// Bytes.
         len: u64,
     },
-    /// Call [`Type3::advance`](crate::Type3::advance) of this function when so much time has passed.
+    /// Call [`Device::advance`](crate::Device::advance) of this function when so much time has passed.
     Alarm {
         /// ns from now.
         after: u64,

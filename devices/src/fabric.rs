@@ -205,9 +205,7 @@ fn unbind(
 /// What is behind a port, unless software keeps the port from passing anything on: that of the host, of a port that it has.
 fn reachable(hierarchy: &Hierarchy<Device>, port: NodeId) -> Result<NodeId, ReturnCode> {
     let passes = |device: &Device| match device {
-        Device::DownstreamPort(port) if port.binding() == Binding::Unbound => {
-            !port.link_state(true).in_reset
-        }
+        Device::DownstreamPort(port) if !port.is_hosts() => !port.link_state(true).in_reset,
         device => device.config().is_secondary_reachable(),
     };
     if !hierarchy.get(port).is_some_and(passes) {
@@ -226,8 +224,7 @@ fn control(
         (Device::DownstreamPort(port), PortControl::AssertPerst) => port.hold(true, out),
         (Device::DownstreamPort(port), PortControl::DeassertPerst) => port.hold(false, out),
         // The bridge is the host's.
-        (Device::DownstreamPort(port), PortControl::Reset)
-            if port.binding() == Binding::Unbound => {}
+        (Device::DownstreamPort(port), PortControl::Reset) if !port.is_hosts() => {}
         (device, PortControl::Reset) => device.reset(ResetKind::SecondaryBus, out),
         _ => {}
     });

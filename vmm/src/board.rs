@@ -175,14 +175,11 @@ impl Board {
         self.perform(state, effects);
     }
 
-    /// Ends what a device does in the background, as it asked for.
+    /// Lets a function go on, as it asked for.
     fn ring(&self, node: NodeId) {
         let mut state = self.lock();
-        let mut asked = Vec::new();
-        if let Some(Device::Type3(device)) = state.hierarchy.get_mut(node) {
-            device.advance(&mut asked);
-        }
-        let effects = asked.into_iter().map(|effect| (node, effect)).collect();
+        let mut effects = Effects::new();
+        state.hierarchy.with(node, &mut effects, Device::advance);
         self.perform(state, effects);
     }
 

@@ -1,8 +1,11 @@
 //! Ports that are unbound from the host's virtual switch and bound to it again.
 
+use pci::ResetKind;
+
 use super::*;
 
 const STARTED: u16 = ReturnCode::BackgroundStarted as u16;
+const BUSY: u16 = ReturnCode::Busy as u16;
 /// A flag of a link: the slot is off.
 const OFF: u8 = 1 << 3;
 
@@ -11,6 +14,9 @@ const LINK_CONTROL: u16 = 0x10;
 const LINK_DISABLE: u16 = 1 << 4;
 const SLOT_CONTROL: u16 = 0x18;
 const POWER_OFF: u16 = 1 << 10;
+/// What the power indicator shows.
+const BLINKING: u16 = 2 << 8;
+const DARK: u16 = 3 << 8;
 const SLOT_STATUS: u16 = 0x1a;
 const BUTTON_PRESSED: u16 = 1 << 0;
 const PRESENCE_CHANGED: u16 = 1 << 3;
@@ -39,6 +45,19 @@ impl Bench {
         (node, express.unwrap() + register)
     }
 
+    /// For how long a port wants to wait, in ns.
+    fn rests_of(&mut self, port: u8) -> Vec<u64> {
+        let node = self.ports[usize::from(port)];
+        self.asked_by(node).alarms
+    }
+
+    /// The time of a port has come.
+    fn advance(&mut self, port: u8) {
+        let node = self.ports[usize::from(port)];
+        self.hierarchy.with(node, &mut self.out, Device::advance);
+        self.settle();
+    }
+
     /// The state, port and logical device of a bridge of the virtual switch.
     fn bridge(&mut self, number: u8) -> [u8; 3] {
         let info = self.run(0x5200, &[number, 1, 1, 0]).unwrap();
@@ -51,11 +70,16 @@ fn unbind(bench: &mut Bench, option: u8) {
     assert_eq!(bench.run(0x5202, &[0, SHARED, option]), Err(STARTED));
 }
 
-fn bind(bench: &mut Bench) {
+fn begin_to_bind(bench: &mut Bench) {
     let request = [0, SHARED, SHARED, 0, OWN, 0];
     assert_eq!(bench.run(0x5201, &request), Err(STARTED));
-    assert_eq!(bench.bridge(SHARED), [3, SHARED, OWN]);
 }
+
+const BOUND: [u8; 3] = [3, SHARED, OWN];
+const IN_PROGRESS: [u8; 3] = [1, 0, 0xff];
+const UNBOUND: [u8; 3] = [0, 0, 0xff];
+/// For 1 s, once.
+const REST: [u64; 1] = [1_000_000_000];
 
 #[test]
 fn what_is_unbound_is_gone_for_the_host_and_still_there_for_the_fabric_manager() {
@@ -67,7 +91,7 @@ fn what_is_unbound_is_gone_for_the_host_and_still_there_for_the_fabric_manager()
     let device = bench.devices[1];
     assert!(bench.asked_by(device).decoders_changed);
     assert!(!bench.is_committed(1));
-    assert_eq!(bench.bridge(SHARED), [0, 0, 0xff]);
+    assert_eq!(bench.bridge(SHARED), UNBOUND);
     assert_eq!(bench.vendor(1), NOBODY);
     let events = PRESENT | PRESENCE_CHANGED | LINK_CHANGED;
     let slot = bench.host_reads(SHARED, SLOT_STATUS) & events;
@@ -87,9 +111,12 @@ fn what_is_unbound_is_gone_for_the_host_and_still_there_for_the_fabric_manager()
         assert!(buses(&bench).is_some());
         assert_eq!(bench.vendor(1), NOBODY);
     }
-    bind(&mut bench);
+    begin_to_bind(&mut bench);
+    assert_eq!(bench.bridge(SHARED), BOUND, "a slot with power");
     assert_eq!(bench.vendor(1), VENDOR);
-    assert_ne!(bench.host_reads(SHARED, SLOT_STATUS) & PRESENT, 0);
+    let events = events | BUTTON_PRESSED;
+    let slot = bench.host_reads(SHARED, SLOT_STATUS) & events;
+    assert_eq!(slot, events & !BUTTON_PRESSED, "the link tells");
     assert!(bench.ask(SHARED, 0x5400, &[]).is_ok());
 }
 
@@ -97,18 +124,28 @@ fn what_is_unbound_is_gone_for_the_host_and_still_there_for_the_fabric_manager()
 fn an_orderly_unbinding_waits_until_the_host_has_switched_the_slot_off() {
     let mut bench = bench();
     unbind(&mut bench, 1);
-    assert_eq!(bench.bridge(SHARED), [1, 0, 0xff]);
+    assert_eq!(bench.bridge(SHARED), IN_PROGRESS);
     assert_ne!(bench.host_reads(SHARED, SLOT_STATUS) & BUTTON_PRESSED, 0);
     assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [1, 0, 0x02, 0x52]);
     assert_eq!(bench.vendor(1), VENDOR, "still at work");
     bench.commit(1);
     bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF);
     assert!(!bench.is_committed(1));
-    assert_eq!(bench.bridge(SHARED), [0, 0, 0xff]);
+    assert_eq!(bench.bridge(SHARED), UNBOUND);
     assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [200, 0, 0x02, 0x52]);
     assert_eq!(bench.link(SHARED), [16, 5, UP]);
 
-    bind(&mut bench);
+    bench.host_writes(SHARED, SLOT_STATUS, BUTTON_PRESSED | PRESENCE_CHANGED);
+    begin_to_bind(&mut bench);
+    assert_eq!(bench.rests_of(SHARED), REST);
+    assert_eq!(bench.bridge(SHARED), IN_PROGRESS);
+    assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [1, 0, 0x01, 0x52]);
+    let events = PRESENT | PRESENCE_CHANGED | BUTTON_PRESSED;
+    assert_eq!(bench.host_reads(SHARED, SLOT_STATUS) & events, 0);
+    bench.advance(SHARED);
+    assert_eq!(bench.bridge(SHARED), BOUND);
+    assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [200, 0, 0x01, 0x52]);
+    assert_eq!(bench.host_reads(SHARED, SLOT_STATUS) & events, events);
     assert_eq!(bench.link(SHARED), [0, 0, UP | OFF]);
     assert_eq!(bench.vendor(1), NOBODY, "without power");
     bench.host_writes(SHARED, SLOT_CONTROL, 0);
@@ -116,7 +153,80 @@ fn an_orderly_unbinding_waits_until_the_host_has_switched_the_slot_off() {
     // Who lets nothing go may be passed over.
     unbind(&mut bench, 1);
     unbind(&mut bench, 2);
-    assert_eq!(bench.bridge(SHARED), [0, 0, 0xff]);
+    assert_eq!(bench.bridge(SHARED), UNBOUND);
+}
+
+/// Switched off in order, and wanted back while the host has not finished.
+fn wanted_back() -> Bench {
+    let mut bench = bench();
+    unbind(&mut bench, 1);
+    bench.host_writes(SHARED, SLOT_STATUS, BUTTON_PRESSED);
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | BLINKING);
+    assert_eq!(bench.bridge(SHARED), UNBOUND);
+    bench.host_writes(SHARED, SLOT_STATUS, PRESENCE_CHANGED | LINK_CHANGED);
+    begin_to_bind(&mut bench);
+    assert!(bench.rests_of(SHARED).is_empty(), "nobody knows how long");
+    bench
+}
+
+#[test]
+fn what_is_bound_comes_to_a_slot_that_is_off_when_its_light_is_off_too() {
+    let events = PRESENT | PRESENCE_CHANGED | BUTTON_PRESSED;
+    let mut bench = wanted_back();
+    bench.advance(SHARED);
+    assert_eq!(bench.bridge(SHARED), IN_PROGRESS, "too early");
+    let state = bench.run(0x5101, &[1, SHARED]).unwrap();
+    assert_eq!(state[5], 1, "as the port says");
+    assert_eq!(
+        bench.run(0x5201, &[0, SHARED, SHARED, 0, OWN, 0]),
+        Err(BUSY)
+    );
+    assert_eq!(bench.run(0x5202, &[0, SHARED, 1]), Err(BUSY));
+    assert!(bench.ask(SHARED, 0x5400, &[]).is_ok());
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | DARK);
+    assert_eq!(bench.rests_of(SHARED), REST);
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | DARK);
+    assert!(bench.rests_of(SHARED).is_empty(), "once");
+    assert_eq!(bench.host_reads(SHARED, SLOT_STATUS) & events, 0);
+    bench.advance(SHARED);
+    assert_eq!(bench.host_reads(SHARED, SLOT_STATUS) & events, events);
+    assert_eq!(bench.bridge(SHARED), BOUND);
+    bench.advance(SHARED);
+    assert_eq!(bench.bridge(SHARED), BOUND, "an alarm too many");
+}
+
+#[test]
+fn what_is_being_bound_comes_at_once_to_a_slot_that_is_switched_on_or_reset() {
+    let events = PRESENT | PRESENCE_CHANGED | BUTTON_PRESSED | LINK_CHANGED;
+    let mut bench = wanted_back();
+    bench.host_writes(SHARED, SLOT_CONTROL, DARK);
+    assert_eq!(bench.bridge(SHARED), BOUND);
+    let slot = bench.host_reads(SHARED, SLOT_STATUS) & events;
+    assert_eq!(slot, events & !BUTTON_PRESSED);
+    assert_eq!(bench.vendor(1), VENDOR);
+
+    let mut bench = wanted_back();
+    let port = bench.ports[usize::from(SHARED)];
+    bench.out.clear();
+    bench.hierarchy.with(port, &mut bench.out, |port, out| {
+        port.reset(ResetKind::Conventional, out);
+    });
+    bench.settle();
+    assert_eq!(bench.bridge(SHARED), BOUND);
+    assert_eq!(bench.link(SHARED), [16, 5, UP]);
+}
+
+#[test]
+fn what_is_being_bound_can_be_taken_away_before_the_host_has_seen_it() {
+    let mut bench = wanted_back();
+    unbind(&mut bench, 2);
+    assert_eq!(bench.bridge(SHARED), UNBOUND);
+    assert_eq!(bench.run(0x0002, &[]).unwrap()[..4], [200, 0, 0x02, 0x52]);
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | DARK);
+    bench.advance(SHARED);
+    let events = PRESENT | PRESENCE_CHANGED | BUTTON_PRESSED;
+    assert_eq!(bench.host_reads(SHARED, SLOT_STATUS) & events, 0);
+    assert_eq!(bench.bridge(SHARED), UNBOUND);
 }
 
 #[test]
@@ -124,7 +234,7 @@ fn an_unbinding_that_waits_for_the_link_ends_when_it_is_down_whoever_took_it_dow
     for way in 0..3 {
         let mut bench = bench();
         unbind(&mut bench, 0);
-        assert_eq!(bench.bridge(SHARED), [1, 0, 0xff]);
+        assert_eq!(bench.bridge(SHARED), IN_PROGRESS);
         let port = bench.ports[1];
         match way {
             0 => bench.host_writes(SHARED, LINK_CONTROL, LINK_DISABLE),
@@ -139,7 +249,7 @@ fn an_unbinding_that_waits_for_the_link_ends_when_it_is_down_whoever_took_it_dow
                 bench.settle();
             }
         }
-        assert_eq!(bench.bridge(SHARED), [0, 0, 0xff]);
+        assert_eq!(bench.bridge(SHARED), UNBOUND);
         assert_eq!(bench.vendor(1), NOBODY);
     }
 }

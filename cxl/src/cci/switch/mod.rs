@@ -65,6 +65,8 @@ pub enum Attached {
 pub enum Binding {
     /// It is.
     Bound,
+    /// It will be, as soon as the host has done with what was there before.
+    BeingBound,
     /// It will not be any more as soon as what was asked for has happened.
     Unbinding,
     /// It is not: what is behind the port is the fabric manager's.
@@ -138,7 +140,8 @@ pub enum Action {
         /// Write this; `None`: read.
         data: Option<u32>,
     },
-    /// Show the host what is behind a port, and complete the command with [`ReturnCode::BackgroundStarted`].
+    /// Show the host what is behind a port, and complete the command with [`ReturnCode::BackgroundStarted`] at once, but
+    /// [observe](SwitchRegisters::observe) the ports when that is done.
     Bind {
         /// Number of a downstream port that is not bound.
         port: u8,
@@ -146,7 +149,7 @@ pub enum Action {
     /// Take what is behind a port from the host, and complete the command with [`ReturnCode::BackgroundStarted`] at once, but
     /// [observe](SwitchRegisters::observe) the ports when it has gone.
     Unbind {
-        /// Number of a downstream port that is bound.
+        /// Number of a downstream port that is bound, or will be.
         port: u8,
         /// What to wait for.
         option: UnbindOption,
@@ -216,10 +219,10 @@ impl Switch {
         self.ports.iter().filter(|port| port.attached.is_some())
     }
 
-    /// A port is being unbound.
-    fn is_unbinding(&self) -> bool {
+    /// A port is being bound or unbound.
+    fn is_changing(&self) -> bool {
         let mut ports = self.ports.iter();
-        ports.any(|port| port.binding == Binding::Unbinding)
+        ports.any(|port| matches!(port.binding, Binding::BeingBound | Binding::Unbinding))
     }
 
     /// The downstream port of this number.

@@ -58,7 +58,7 @@ impl Command<Switch> for IdentifySwitchDevice {
 
 /// Its bridge is bound to it, if not for long any more.
 fn is_bound(port: &&Port) -> bool {
-    port.binding != Binding::Unbound
+    matches!(port.binding, Binding::Bound | Binding::Unbinding)
 }
 
 /// Get Physical Port State (section 7.6.7.1.2).
@@ -82,6 +82,7 @@ impl PortStates {
 }
 
 /// What a port is used for.
+const BINDING: u8 = 1;
 const UNBINDING: u8 = 2;
 const DOWNSTREAM: u8 = 3;
 const UPSTREAM: u8 = 4;
@@ -106,6 +107,7 @@ fn encode_port(port: &Port, output: &mut Vec<u8>) {
     };
     let state = match (port.attached, port.binding) {
         (None, _) => UPSTREAM,
+        (_, Binding::BeingBound) => BINDING,
         (_, Binding::Unbinding) => UNBINDING,
         _ => DOWNSTREAM,
     };

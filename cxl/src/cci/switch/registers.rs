@@ -117,7 +117,7 @@ impl SwitchRegisters {
     /// software is told.
     pub fn observe(&mut self, ports: Vec<Port>, effects: &mut Vec<Effect>) {
         self.switch.ports = ports;
-        let goes_on = self.switch.is_unbinding();
+        let goes_on = self.switch.is_changing();
         let running = self.switch.background.as_mut();
         let Some(ended) = running.filter(|running| running.is_running && !goes_on) else {
             return;

@@ -463,6 +463,23 @@ fn a_bridge_is_unbound_in_the_background_and_bound_again() {
 
         assert_eq!(bench.action(0x5201, &bind), Action::Bind { port: 1 });
         bench.registers.complete(started(), &mut bench.effects);
+        bench.ports[2].binding = Binding::BeingBound;
+        bench
+            .registers
+            .observe(bench.ports.clone(), &mut bench.effects);
+        assert_eq!(bench.qword(BACKGROUND), 0x5201);
+        assert_eq!(bench.run(0x5101, &[1, 1]).unwrap()[5], 1);
+        assert_eq!(bench.run(0x5100, &[]).unwrap()[68..72], [6, 0, 5, 0]);
+        let bridges = bench.run(0x5200, &[1, 1, 1, 0]).unwrap();
+        assert_eq!(bridges[8..], [1, 0, 0xff, 0]);
+        assert_eq!(bench.run(0x5201, &bind), Err(busy));
+        assert_eq!(bench.run(0x5202, &[0, 1, 1]), Err(busy));
+        assert_eq!(bench.run(0x5202, &[0, 0, 2]), Err(busy), "another");
+        let (port, option) = (1, UnbindOption::SurpriseHotRemove);
+        let action = bench.action(0x5202, &[0, 1, 2]);
+        assert_eq!(action, Action::Unbind { port, option });
+        let refused = Err(ReturnCode::InternalError);
+        bench.registers.complete(refused, &mut bench.effects);
         bench.ports[2].binding = Binding::Bound;
         bench
             .registers

@@ -2,6 +2,9 @@
 //! bridge `n` is wired to physical port `n`: bound to it, as from power-on, it is the port that the host sees; unbound it is one
 //! with nothing behind it. What is behind an unbound port keeps its power, and answers the fabric manager.
 //!
+//! The host is told as of a card that comes and goes: a port is bound by a Managed Hot-Add (sections 7.6.6.5 and 9.9), whose
+//! button is pressed for a slot that is off, and unbound as the option of the command says.
+//!
 //! There is no event log to tell when a port has been bound or unbound: Background Operation Status does, and the interrupt at
 //! the end of a background operation.
 
@@ -53,7 +56,7 @@ impl Info {
             // The port is told where the bridge is bound to it.
             let (status, id, ld) = match (port.binding, port.logical_devices()) {
                 (Binding::Unbound, _) => (UNBOUND, 0, NO_LD),
-                (Binding::Unbinding, _) => (IN_PROGRESS, 0, NO_LD),
+                (Binding::BeingBound | Binding::Unbinding, _) => (IN_PROGRESS, 0, NO_LD),
                 (Binding::Bound, Some((_, own))) => (BOUND_LD, port.id, own),
                 (Binding::Bound, None) => (BOUND_PORT, port.id, NO_LD),
             };
@@ -154,7 +157,7 @@ impl Command<Switch> for BindVppb {
         if (request.port, request.ld) != (port.id, ld) || port.binding == Binding::Bound {
             return Err(ReturnCode::InvalidInput);
         }
-        if switch.is_unbinding() {
+        if switch.is_changing() {
             return Err(ReturnCode::Busy);
         }
         switch.ask_for(Action::Bind { port: port.id });
@@ -203,9 +206,10 @@ impl Command<Switch> for UnbindVppb {
         match port.binding {
             Binding::Unbound => return Err(ReturnCode::InvalidInput),
             // Who has waited long enough for a host may go on without it (section 7.6.6.7).
-            Binding::Unbinding if option == UnbindOption::SurpriseHotRemove => {}
-            _ if switch.is_unbinding() => return Err(ReturnCode::Busy),
-            Binding::Bound | Binding::Unbinding => {}
+            Binding::BeingBound | Binding::Unbinding
+                if option == UnbindOption::SurpriseHotRemove => {}
+            _ if switch.is_changing() => return Err(ReturnCode::Busy),
+            Binding::Bound | Binding::BeingBound | Binding::Unbinding => {}
         }
         let port = port.id;
         switch.ask_for(Action::Unbind { port, option });

@@ -1,5 +1,7 @@
 //! What a fabric manager does through a switch's mailbox, as far as it is the machine's work.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 /// A switch with a mailbox above mem0 and mem1, over which there is a region.
@@ -106,4 +108,38 @@ fn a_device_that_is_unbound_takes_its_region_away_and_its_switch_knows_when() {
     assert_eq!(machine.map.list().len(), 0);
     let code = machine.fabric(BIND, &[0, 1, 1, 0, 0xff, 0xff]);
     assert_eq!((code, is_busy()), (BACKGROUND_STARTED, false));
+}
+
+#[test]
+fn a_device_that_is_bound_comes_by_itself_to_a_slot_that_is_off() {
+    /// Slot control: power off, and the indicator too (PCI Express 7.5.3.10).
+    const SLOT_CONTROL: u16 = 0x18;
+    const OFF: u16 = 1 << 10 | 3 << 8;
+    /// Slot status: the attention button has been pressed.
+    const SLOT_STATUS: u16 = 0x1a;
+    const PRESSED: u16 = 1 << 0;
+    let Some(machine) = Machine::new(SWITCH) else {
+        return;
+    };
+    assert_eq!(machine.fabric(UNBIND, &[0, 1, 2]), BACKGROUND_STARTED);
+    let (port, express) = {
+        let state = machine.board.lock();
+        let has_slot = |device: &devices::Device| match device {
+            devices::Device::DownstreamPort(port) => port.slot().is_some(),
+            _ => false,
+        };
+        let mut found = state.hierarchy.iter();
+        let (port, device) = found.find(|(_, device)| has_slot(device)).unwrap();
+        let capability = pci::spec::capability::PCI_EXPRESS;
+        (port, device.config().find_capability(capability).unwrap())
+    };
+    machine.config_write(port, express + SLOT_CONTROL, &OFF.to_le_bytes());
+    let code = machine.fabric(BIND, &[0, 1, 1, 0, 0xff, 0xff]);
+    assert_eq!(code, BACKGROUND_STARTED);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while machine.read_u64(machine.fabric_registers() + STATUS) & 1 != 0 {
+        assert!(Instant::now() < deadline, "it has not come");
+        std::thread::yield_now();
+    }
+    assert_ne!(machine.config_u16(port, express + SLOT_STATUS) & PRESSED, 0);
 }
