@@ -8,6 +8,7 @@ mod boot;
 mod clients;
 mod cuda;
 mod example;
+mod fabric;
 mod hostile;
 mod hotplug;
 mod machine;
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Test> {
         accelerator::TESTS,
         cuda::TESTS,
         hotplug::TESTS,
+        fabric::TESTS,
         hostile::TESTS,
         own::TESTS,
     ]

@@ -54,14 +54,20 @@ const PORTS: [&str; 5] = ["rp1", "rp2", "rp3", "rp4", "rp5"];
 /// So many waves of one device for each port make fifty.
 const WAVES: u64 = 10;
 
-const SCRIPT: &str = r#"
+/// Shell functions for devices that come and go.
+pub(super) const TOOLS: &str = r#"
 memdev() { for m in /sys/bus/cxl/devices/mem*; do [ "$(cat $m/serial 2>/dev/null)" = $1 ] && echo ${m##*/} && return 0; done; return 1; }
 no_memdev() { ! memdev $1; }
+wait_for() { for i in $(seq 600); do "$@" >/dev/null && return 0; sleep 0.1; done; return 1; }
+# A slot that is still coming on refuses to be switched off.
+switch_off() { until [ "$(cat /sys/bus/pci/slots/$1/power)" = 0 ]; do echo 0 >/sys/bus/pci/slots/$1/power; sleep 0.1; done 2>/dev/null; }
+"#;
+
+const SCRIPT: &str = r#"
 memdevs() { [ "$(ls -d /sys/bus/cxl/devices/mem* | wc -l)" = $1 ]; }
 has_dax() { ls -d /sys/bus/dax/devices/dax* 2>/dev/null; }
 no_dax() { ! has_dax; }
 slots_are() { for s in 2 3 4 5 6; do [ "$(cat /sys/bus/pci/slots/$s/power)" = $1 ] || return 1; done; }
-wait_for() { for i in $(seq 600); do "$@" >/dev/null && return 0; sleep 0.1; done; return 1; }
 make_region() { wait_for memdev $1 && cxl create-region -m -t ram -d decoder0.0 -w 1 $(memdev $1); }
 online() {
   wait_for has_dax
@@ -70,8 +76,6 @@ online() {
   node=$(cat /sys/bus/dax/devices/$dax/target_node)
 }
 take_back() { daxctl offline-memory $dax && daxctl disable-device $dax; cxl disable-region -f $region && cxl destroy-region -f $region; }
-# A slot that is still coming on refuses to be switched off.
-switch_off() { until [ "$(cat /sys/bus/pci/slots/$1/power)" = 0 ]; do echo 0 >/sys/bus/pci/slots/$1/power; sleep 0.1; done 2>/dev/null; }
 the_region() { for region in /sys/bus/cxl/devices/region*; do region=${region##*/}; done; }
 
 section slots sh -c 'cd /sys/bus/pci/slots; for s in *; do echo "$s $(cat $s/address) $(cat $s/power)"; done'
@@ -190,7 +194,7 @@ fn expanders_come_and_go_in_order_by_surprise_and_fifty_times_over(lab: &Lab) ->
     let system = lab.systems.first().context("no guest system")?;
     let mut guest = Machine::new(lab, system, "guest", SLOTS)
         .cmdline("memhp_default_state=offline")
-        .script(SCRIPT)
+        .script(&format!("{TOOLS}{SCRIPT}"))
         .start()?;
 
     guest.wait_for_step("in-order")?;
