@@ -43,6 +43,17 @@ const INTERNAL_ERROR: u64 = 4;
 const MAILBOX_COMMANDS: &str = "0x8086000000000001";
 /// Commands that are sent while it counts.
 const COMMANDS: u64 = 5;
+/// Another bad line, which a scan finds, and the record of it that the scan makes: its address with the source, injected,
+/// and a length of one line (section 8.2.9.9.4.6).
+const WORSE: &str = "0x2000";
+const WORSE_FOUND: &str = "03200000000000000100000000000000";
+/// All of the media, as the scan's commands are told: from address 0, in lines.
+const MEDIA: &str = "00000000000000000000400000000000";
+/// The component state dump (section 8.2.9.5.2.3), and what the first line of its text is, behind 0x40 bytes.
+const STATE_DUMP: &str = "b3fab4cf01b64332943e5e9962f23567";
+const FIRST_LINE: &str = "volatile: 268435456";
+/// The vendor debug log (section 8.2.9.5.2.2), the only one that Linux lets programs clear.
+const DEBUG_LOG: &str = "5e1819d911a9400c811fd60719403d86";
 
 const SCRIPT: &str = r#"
 edac=/sys/bus/edac/devices/cxl_mem0
@@ -78,11 +89,36 @@ unit=$(ls $bus | grep ^cxl_pmu_mem0)
 section unit echo $unit
 section events ls $bus/$unit/events
 section ticks memu-guest count $unit clock_ticks sleep 1
-section commands memu-guest count $unit MAILBOX_COMMANDS sh -c 'for n in $(seq COMMANDS); do memu-guest raw /dev/cxl/mem0 0x4000 >/dev/null; done'"#;
+section commands memu-guest count $unit MAILBOX_COMMANDS sh -c 'for n in $(seq COMMANDS); do memu-guest raw /dev/cxl/mem0 0x4000 >/dev/null; done'
+
+# Linux keeps some commands back until it is told not to. For none of others that goes on in the background does it wait: it
+# gives up, and the device goes on.
+echo 1 >/sys/kernel/debug/cxl/mbox/raw_allow_all
+raw() { memu-guest raw /dev/cxl/mem0 "$@"; }
+at_last() { what=$1; shift; for i in $(seq 100); do raw "$@" >/tmp/raw; grep -q "$what" /tmp/raw && break; sleep 0.1; done; cat /tmp/raw; }
+section worse sh -c "echo WORSE >/sys/kernel/debug/cxl/mem0/inject_poison"
+section scan_time raw 0x4303 MEDIA
+raw 0x4304 MEDIA00 >/dev/null
+section scanned at_last '"return_code":0,' 0x4305
+section operations raw 0x4402 000000000000000000000900
+raw 0x4402 010100000100000000200000000000004000000000000000 >/dev/null
+section zeroed cxl list -m mem0 --media-errors
+section sub_list raw 0x0405 0101
+section abilities raw 0x0402 STATE_DUMP
+raw 0x0404 STATE_DUMP >/dev/null
+section dump at_last '"answer":"[0-9a-f]*[1-9a-f]' 0x0401 STATE_DUMP4000000013000000
+section clear raw 0x0403 DEBUG_LOG
+section cleared raw 0x0401 DEBUG_LOG0800000008000000
+raw 0x4000 >/dev/null
+section noted raw 0x0401 DEBUG_LOG0800000008000000"#;
 
 fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) -> Result<()> {
     let system = lab.own.as_ref().context("no own kernel")?;
     let script = SCRIPT
+        .replace("WORSE", WORSE)
+        .replace("MEDIA", MEDIA)
+        .replace("STATE_DUMP", STATE_DUMP)
+        .replace("DEBUG_LOG", DEBUG_LOG)
         .replace("BAD", BAD)
         .replace("ASSET_TAG", ASSET_TAG)
         .replace("TAG", TAG)
@@ -144,7 +180,52 @@ fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) ->
     );
     let commands = answer(&guest, "commands")?;
     ensure!(count(&commands, "count") == COMMANDS, "{commands}");
+    what_no_client_of_linux_asks_for(&guest)?;
     without_complaint(guest.passed("dmesg")?)
+}
+
+/// Scans of the media, operations on it, and logs.
+fn what_no_client_of_linux_asks_for(guest: &Outcome) -> Result<()> {
+    guest.passed("worse")?;
+    // 25 ms, as 100 ms are for 1 GiB.
+    returns(guest, "scan_time", "19000000")?;
+    let scanned = answer(guest, "scanned")?;
+    let found = scanned["answer"].as_str().unwrap_or_default();
+    // No rest of the range, no more records, one here.
+    let header = format!("{}00000100", "0".repeat(32));
+    ensure!(
+        found.starts_with(&header) && found.ends_with(WORSE_FOUND) && found.len() == 2 * 0x30,
+        "{scanned}"
+    );
+    // In units of 64 bytes; three operations: to discover, sanitize and zero.
+    returns(guest, "operations", "400000000000000003000300000001000101")?;
+    let zeroed = guest.passed("zeroed")?;
+    ensure!(!zeroed.contains("Injected"), "still bad: {zeroed}");
+
+    // One of three, from the second on: the vendor's, of 1 KiB.
+    let list = format!("0100030001000000{DEBUG_LOG}00040000");
+    returns(guest, "sub_list", &list)?;
+    // It can be cleared and populated.
+    returns(guest, "abilities", "03000000")?;
+    let text: String = FIRST_LINE
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    returns(guest, "dump", &text)?;
+    returns(guest, "clear", "")?;
+    // Of the first command in it: opcode, return code, length of its payload. Those about logs are not noted.
+    returns(guest, "cleared", "0000000000000000")?;
+    returns(guest, "noted", "0040000000000000")
+}
+
+/// That a raw command succeeds with this answer.
+fn returns(guest: &Outcome, section: &str, expected: &str) -> Result<()> {
+    let found = answer(guest, section)?;
+    ensure!(
+        found["return_code"] == 0 && found["answer"] == expected,
+        "{section}: {found}, not {expected}"
+    );
+    Ok(())
 }
 
 /// That the words of a section are these.
