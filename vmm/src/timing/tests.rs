@@ -329,7 +329,7 @@ fn two_walkers(expanders: [&str; 2]) -> Option<[Felt; 2]> {
     let mut latest = walkers.each_ref().map(report);
     let (mut before, mut after) = (latest.clone(), latest.clone());
     let mut steadiest = f64::INFINITY;
-    for _ in 0..20 {
+    for _ in 0..80 {
         let middle = later(&latest);
         let first = std::mem::replace(&mut latest, later(&middle));
         let halves = first.iter().zip(&middle).zip(&latest);
