@@ -4,6 +4,8 @@
 //! It decodes no CXL.mem address itself: the HDM decoders of the host bridge or upstream port above it name it by its port
 //! number, and what they send to it goes down its link.
 
+use std::mem;
+
 use cxl::cci::{Binding, LinkState, UnbindOption};
 use cxl::component::ProtocolError;
 use cxl::dvsec::device::GpfTimeout;
@@ -109,6 +111,17 @@ enum Bond {
     Unbound,
 }
 
+/// The alarm of a slot's rest. However often software switches the lights, the port has asked for one at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Rest {
+    #[default]
+    NoAlarm,
+    /// Whoever rings finds a slot that has rested.
+    Whole,
+    /// The rest began anew since the alarm was set: whoever rings comes too early.
+    Interrupted,
+}
+
 /// A root port, or a downstream port of a switch.
 pub struct DownstreamPort {
     name: String,
@@ -121,6 +134,7 @@ pub struct DownstreamPort {
     /// A fabric manager holds it in reset.
     held: bool,
     bond: Bond,
+    rest: Rest,
     config: ConfigSpace,
     express: PciExpress,
     aer: Aer,
@@ -173,6 +187,7 @@ impl DownstreamPort {
             card: None,
             held: false,
             bond: Bond::Bound,
+            rest: Rest::NoAlarm,
             config,
             express,
             aer,
@@ -315,8 +330,18 @@ impl DownstreamPort {
         if is_on || self.card.is_none() {
             self.come(out);
         } else if self.may_be_filled() {
-            out.push(Effect::Alarm { after: REST });
+            self.begin_rest(out);
         }
+    }
+
+    fn begin_rest(&mut self, out: &mut Vec<Effect>) {
+        self.rest = match self.rest {
+            Rest::NoAlarm => {
+                out.push(Effect::Alarm { after: REST });
+                Rest::Whole
+            }
+            Rest::Whole | Rest::Interrupted => Rest::Interrupted,
+        };
     }
 
     /// Whether the power indicator says that cards may be put in or taken out (PCI Express 6.7.1.1.2).
@@ -338,8 +363,13 @@ impl DownstreamPort {
 
     /// The slot has had its rest, unless software has done something to it meanwhile: see [`Effect::Alarm`].
     pub(crate) fn advance(&mut self, out: &mut Vec<Effect>) {
+        let rest = mem::take(&mut self.rest);
         if self.bond == Bond::Coming && self.may_be_filled() {
-            self.come(out);
+            match rest {
+                Rest::NoAlarm => {}
+                Rest::Whole => self.come(out),
+                Rest::Interrupted => self.begin_rest(out),
+            }
         }
     }
 
@@ -406,7 +436,7 @@ impl Function for DownstreamPort {
             if self.express.is_slot_powered(&self.config) {
                 self.come(out);
             } else if self.may_be_filled() && !may_be_filled {
-                out.push(Effect::Alarm { after: REST });
+                self.begin_rest(out);
             }
         }
         self.unbind_if_due(out);

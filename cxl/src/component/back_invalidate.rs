@@ -3,7 +3,7 @@
 //!
 //! An upstream switch port has the route table, a root port, a downstream switch port and a Type 2 device the decoder.
 //! What software writes into the decoder of a port is in force once it is committed; nothing is left to be done then, so a
-//! commit never fails and takes no time.
+//! commit never fails and takes no time. Nothing else depends on them: the coherence engine snoops whether they are set or not.
 
 use crate::register::{Register, RegisterBlock};
 

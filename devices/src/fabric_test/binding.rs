@@ -196,6 +196,39 @@ fn what_is_bound_comes_to_a_slot_that_is_off_when_its_light_is_off_too() {
 }
 
 #[test]
+fn a_host_that_switches_the_light_without_end_has_set_one_alarm_and_waits_for_the_whole_rest() {
+    let mut bench = wanted_back();
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | DARK);
+    assert_eq!(bench.rests_of(SHARED), REST);
+    for _ in 0..1000 {
+        for light in [BLINKING, DARK] {
+            bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | light);
+            assert!(bench.rests_of(SHARED).is_empty(), "one is set");
+        }
+    }
+    // Of the last rest, less than a second has passed.
+    bench.advance(SHARED);
+    assert_eq!(bench.rests_of(SHARED), REST);
+    assert_eq!(bench.bridge(SHARED), IN_PROGRESS);
+    bench.advance(SHARED);
+    assert_eq!(bench.bridge(SHARED), BOUND);
+}
+
+#[test]
+fn a_rest_that_ends_while_the_light_is_on_counts_for_nothing() {
+    let mut bench = wanted_back();
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | DARK);
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | BLINKING);
+    assert!(bench.rests_of(SHARED).is_empty(), "of the light that is on");
+    bench.advance(SHARED);
+    assert_eq!(bench.bridge(SHARED), IN_PROGRESS);
+    bench.host_writes(SHARED, SLOT_CONTROL, POWER_OFF | DARK);
+    assert_eq!(bench.rests_of(SHARED), REST);
+    bench.advance(SHARED);
+    assert_eq!(bench.bridge(SHARED), BOUND);
+}
+
+#[test]
 fn what_is_being_bound_comes_at_once_to_a_slot_that_is_switched_on_or_reset() {
     let events = PRESENT | PRESENCE_CHANGED | BUTTON_PRESSED | LINK_CHANGED;
     let mut bench = wanted_back();
