@@ -1,10 +1,10 @@
 //! A fabric manager that asks the switches of this machine what they have, by their mailboxes (CXL 3.1 sections 7.6 and 8.2.8).
 //! No driver of the kernel's does: from sysfs alone.
 
+use crate::interface::{BACKGROUND_STARTED, Interface, Refusal, Target, Tunnel, field};
 use crate::pci_sysfs::{Bar, Function};
+use crate::requests;
 use anyhow::{Context, Result, bail, ensure};
-use std::fmt;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// CXL fabric management host interface (PCI Code and ID Assignment Specification).
@@ -23,8 +23,6 @@ const PAYLOAD: u64 = 0x20;
 /// How long a command may take (section 8.2.8.4.4), and how long this host to let a device go.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
-/// Return code of a command that goes on in the background.
-const BACKGROUND_STARTED: u64 = 1;
 
 /// Commands.
 const IDENTIFY: u16 = 0x0001;
@@ -35,7 +33,6 @@ const PORT_STATE: u16 = 0x5101;
 const VIRTUAL_SWITCH_INFO: u16 = 0x5200;
 const BIND: u16 = 0x5201;
 const UNBIND: u16 = 0x5202;
-const TUNNEL: u16 = 0x5300;
 const LD_INFO: u16 = 0x5400;
 
 /// Types of devices behind a port (section 7.6.7.1.2).
@@ -46,22 +43,6 @@ const DOWNSTREAM: u8 = 3;
 /// A bridge of a virtual switch is bound to a port as a whole, or to a logical device.
 const BOUND_PORT: u8 = 2;
 const BOUND_LD: u8 = 3;
-
-/// A command that has ended with another return code than success.
-#[derive(Debug)]
-struct Refusal {
-    opcode: u16,
-    code: u64,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { opcode, code } = self;
-        write!(f, "command {opcode:#06x} returns {code:#x}")
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// A mailbox.
 struct Mailbox {
@@ -108,16 +89,9 @@ impl Mailbox {
         Ok(Self { registers, base })
     }
 
-    /// Runs a command that succeeds.
-    fn run(&self, opcode: u16, input: &[u8]) -> Result<Vec<u8>> {
-        let (code, reply) = self.begin(opcode, input)?;
-        ensure!(code == 0, Refusal { opcode, code });
-        Ok(reply)
-    }
-
     /// Runs a command that goes on in the background, and waits for its end.
     fn run_to_the_end(&self, opcode: u16, input: &[u8]) -> Result<()> {
-        let (code, _) = self.begin(opcode, input)?;
+        let (code, _) = self.send(opcode, input)?;
         ensure!(code == BACKGROUND_STARTED, Refusal { opcode, code });
         let begin = Instant::now();
         loop {
@@ -132,12 +106,29 @@ impl Mailbox {
                 return Ok(());
             }
             ensure!(begin.elapsed() < LONG_PATIENCE, "{opcode:#06x} has no end");
-            thread::sleep(Duration::from_millis(20));
+            self.pause();
         }
     }
 
-    /// Runs a command, and gives its return code and its output.
-    fn begin(&self, opcode: u16, input: &[u8]) -> Result<(u64, Vec<u8>)> {
+    /// Runs a command of what is behind a port, and, if `ld` is there, of that logical device of it.
+    fn ask(&self, port: u8, ld: Option<u8>, opcode: u16) -> Result<Vec<u8>> {
+        let behind = Tunnel {
+            through: self,
+            to: Target::Number(port),
+        };
+        match ld {
+            None => behind.run(opcode, &[]),
+            Some(ld) => Tunnel {
+                through: &behind,
+                to: Target::Number(ld),
+            }
+            .run(opcode, &[]),
+        }
+    }
+}
+
+impl Interface for Mailbox {
+    fn send(&self, opcode: u16, input: &[u8]) -> Result<(u16, Vec<u8>)> {
         for (line, chunk) in (0..).zip(input.chunks(8)) {
             let mut value = [0; 8];
             value[..chunk.len()].copy_from_slice(chunk);
@@ -154,50 +145,8 @@ impl Mailbox {
         let code = self.registers.read(self.base + STATUS, 8) >> 32 & 0xffff;
         let len = self.registers.read(self.base + COMMAND, 8) >> 16 & 0x1f_ffff;
         let bytes = (0..len).map(|at| self.registers.read(self.base + PAYLOAD + at, 1));
-        Ok((code, bytes.map(|byte| byte as u8).collect()))
+        Ok((code as u16, bytes.map(|byte| byte as u8).collect()))
     }
-
-    /// Runs a command of what is behind a port, and, if `ld` is there, of that logical device of it.
-    fn ask(&self, port: u8, ld: Option<u8>, opcode: u16) -> Result<Vec<u8>> {
-        let mut message = request(opcode, &[]);
-        if let Some(ld) = ld {
-            message = request(TUNNEL, &tunnel(ld, &message));
-        }
-        let mut reply = self.run(TUNNEL, &tunnel(port, &message))?;
-        for _ in 0..=usize::from(ld.is_some()) {
-            reply = answer(reply.get(4..).context("a short answer")?)?;
-        }
-        Ok(reply)
-    }
-}
-
-/// A message that asks for a command (section 7.6.3).
-fn request(opcode: u16, payload: &[u8]) -> Vec<u8> {
-    let [low, high] = opcode.to_le_bytes();
-    let [len_low, len_high] = (payload.len() as u16).to_le_bytes();
-    let header = [0, 0, 0, low, high, len_low, len_high, 0, 0, 0, 0, 0];
-    [&header[..], payload].concat()
-}
-
-/// The payload of a message that answers, if the command has succeeded.
-fn answer(message: &[u8]) -> Result<Vec<u8>> {
-    let header = message.get(..12).context("a short message")?;
-    ensure!(header[0] & 0xf == 1, "no answer: {header:x?}");
-    let code = u64::from(u16::from_le_bytes([header[8], header[9]]));
-    let opcode = u16::from_le_bytes([header[3], header[4]]);
-    ensure!(code == 0, Refusal { opcode, code });
-    Ok(message[12..].to_vec())
-}
-
-/// The input payload of a tunnel.
-fn tunnel(number: u8, message: &[u8]) -> Vec<u8> {
-    let [low, high] = (message.len() as u16).to_le_bytes();
-    [&[number, 0, low, high][..], message].concat()
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
-    let bytes = bytes.get(at..at + 8).context("a short payload")?;
-    Ok(u64::from_le_bytes(bytes.try_into()?))
 }
 
 /// Prints a line for each switch with a mailbox, and for each of its ports, with what is behind it: what that says of itself,
@@ -255,6 +204,17 @@ pub fn bind(port: u64) -> Result<bool> {
     Ok(true)
 }
 
+/// Asks the first switch, and what is behind each of its ports, all that a fabric manager's library does; holds what is behind
+/// `port`, which is not bound, in reset meanwhile.
+///
+/// # Errors
+/// As [`show`], or one of them does not do what it was asked for.
+pub fn ask_all(port: u64) -> Result<bool> {
+    let mailbox = mailboxes()?.swap_remove(0);
+    requests::fabric::switch(&mailbox, u8::try_from(port)?)?;
+    Ok(true)
+}
+
 fn show_switch(mailbox: &Mailbox) -> Result<()> {
     let identity = mailbox.run(IDENTIFY, &[])?;
     ensure!(identity.get(17) == Some(&0), "no switch: {identity:x?}");
@@ -264,7 +224,7 @@ fn show_switch(mailbox: &Mailbox) -> Result<()> {
     };
     println!(
         r#"{{"switch": {}, "upstream": {upstream}, "ports": {ports}, "decoders": {}}}"#,
-        u64_at(&identity, 8)?,
+        field(&identity, 8, 8)?,
         switch.get(72).context("a short identity")?,
     );
     let is_active = |port: &u8| switch[4 + usize::from(port / 8)] >> (port % 8) & 1 != 0;
@@ -309,13 +269,13 @@ fn device(mailbox: &Mailbox, port: u8, ld: Option<u8>) -> Result<String> {
     let identity = mailbox.ask(port, None, IDENTIFY)?;
     let memory = mailbox.ask(port, ld, IDENTIFY_MEMORY_DEVICE)?;
     let whole = match ld {
-        Some(_) => u64_at(&mailbox.ask(port, None, LD_INFO)?, 0)?,
-        None => u64_at(&memory, 0x10)? << 28,
+        Some(_) => field(&mailbox.ask(port, None, LD_INFO)?, 0, 8)?,
+        None => field(&memory, 0x10, 8)? << 28,
     };
     Ok(format!(
         r#", "serial": {}, "memory": {}, "of": {whole}"#,
-        u64_at(&identity, 8)?,
-        u64_at(&memory, 0x10)? << 28,
+        field(&identity, 8, 8)?,
+        field(&memory, 0x10, 8)? << 28,
     ))
 }
 
@@ -330,25 +290,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_gives_its_payload_or_its_code() {
-        let mut message = request(0x4000, &[7]);
-        assert!(answer(&message).is_err(), "a request");
-        message[0] = 1;
-        assert_eq!(answer(&message).unwrap(), [7]);
-        message[8] = 2;
-        let error = answer(&message).unwrap_err().to_string();
-        assert_eq!(error, "command 0x4000 returns 0x2");
-        assert!(answer(&message[..11]).is_err());
-    }
-
-    #[test]
     fn what_refuses_to_answer_is_listed_with_its_code() {
-        let mut message = request(0x4000, &[]);
-        message[0] = 1;
-        message[8] = 5;
-        let refusal = answer(&message).unwrap_err();
-        assert_eq!(without_answer(refusal).unwrap(), r#", "returns": 5"#);
-        let garbled = answer(&[]).unwrap_err();
+        let refusal = Refusal {
+            opcode: 0x4000,
+            code: 5,
+        };
+        assert_eq!(refusal.to_string(), "command 0x4000 returns 0x5");
+        let listed = without_answer(refusal.into()).unwrap();
+        assert_eq!(listed, r#", "returns": 5"#);
+        let garbled = field(&[], 0, 8).unwrap_err();
         assert!(without_answer(garbled).is_err());
     }
 }

@@ -8,6 +8,7 @@ mod feature;
 mod gpu;
 mod hex;
 mod insmod;
+mod interface;
 mod mapping;
 mod memory;
 mod node;
@@ -15,6 +16,7 @@ mod pattern;
 mod pci_sysfs;
 mod poison;
 mod raw_command;
+mod requests;
 #[path = "../../../gpu/src/protocol/spec.rs"]
 #[allow(dead_code, reason = "the interface is described whole")]
 mod spec;
@@ -41,9 +43,11 @@ const USAGE: &str = "usage: memu-guest COMMAND
   fabric unbind PORT wait|orderly|surprise
                                      take what is behind a port of the first of them from this host
   fabric bind PORT                   give it back
+  fabric requests PORT               ask it, and what is behind its ports, all that libcxlmi can; PORT is not bound
   gpu-v1                             add vectors on an accelerator, by version 1 of its protocol
   poison                             say where a page is, wait for a line of input, load the page, expect SIGBUS
   raw FILE OPCODE [HEX]              send a command to the memory device behind FILE as it is, with this payload
+  requests FILE                      ask the memory device behind FILE all that libcxlmi can; its contents are lost
   features FILE                      features of a memory device, by its fwctl node FILE
   feature FILE get UUID LENGTH       current value of one
   feature FILE set UUID HEX          write one
@@ -93,12 +97,14 @@ fn run(words: &[&str]) -> Result<bool> {
         ["fabric"] => fabric::show(),
         ["fabric", "unbind", port, how] => fabric::unbind(number(port)?, how),
         ["fabric", "bind", port] => fabric::bind(number(port)?),
+        ["fabric", "requests", port] => fabric::ask_all(number(port)?),
         ["gpu-v1"] => gpu::version_1(),
         ["poison"] => poison::meet(),
         ["raw", file, opcode] => raw_command::send(file, number(opcode)?, &[]),
         ["raw", file, opcode, payload] => {
             raw_command::send(file, number(opcode)?, &hex::bytes(payload)?)
         }
+        ["requests", file] => raw_command::ask_all(file),
         ["features", file] => feature::list(file),
         ["feature", file, "get", uuid, length] => feature::get(file, uuid, number(length)?),
         ["feature", file, "set", uuid, value] => feature::set(file, uuid, value),
