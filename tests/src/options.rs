@@ -5,7 +5,16 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// How to call them.
-pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--clients IMAGE] [--show] [--list] [--claims DIR] [FILTER...]";
+pub const USAGE: &str = "options: --vmm FILE --ctl FILE --work DIR --system NAME=KERNEL,INITRD... [--own NAME=KERNEL,INITRD] [--clients IMAGE] [--show] [--list] [--claims DIR --owner NAME] [FILTER...]";
+
+/// Programs that share the tests.
+#[derive(Debug)]
+pub struct Share {
+    /// Directory in which each of them marks what it took.
+    pub claims: PathBuf,
+    /// This one's name there.
+    pub owner: String,
+}
 
 /// What was asked for.
 #[derive(Debug)]
@@ -14,8 +23,8 @@ pub struct Options {
     pub lab: Lab,
     /// Name what would run, and run nothing.
     pub list: bool,
-    /// Programs that share the tests mark in this directory what they took.
-    pub claims: Option<PathBuf>,
+    /// How this program shares the tests with others.
+    pub share: Option<Share>,
     /// Parts of names; everything if empty.
     pub filters: Vec<String>,
 }
@@ -35,7 +44,7 @@ impl Options {
             show: false,
             clients: None,
         };
-        let (mut list, mut claims, mut filters) = (false, None, Vec::new());
+        let (mut list, mut claims, mut owner, mut filters) = (false, None, None, Vec::new());
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -51,6 +60,7 @@ impl Options {
                 "--own" => lab.own = Some(system(&value()?)?),
                 "--clients" => lab.clients = Some(value()?.into()),
                 "--claims" => claims = Some(PathBuf::from(value()?)),
+                "--owner" => owner = Some(value()?),
                 "--show" => lab.show = true,
                 "--list" => list = true,
                 option if option.starts_with('-') => bail!("unknown option {option}; {USAGE}"),
@@ -64,10 +74,14 @@ impl Options {
             );
             std::fs::create_dir_all(&lab.work)?;
         }
+        ensure!(claims.is_some() == owner.is_some(), "{USAGE}");
+        let share = claims
+            .zip(owner)
+            .map(|(claims, owner)| Share { claims, owner });
         Ok(Self {
             lab,
             list,
-            claims,
+            share,
             filters,
         })
     }

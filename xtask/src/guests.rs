@@ -49,7 +49,7 @@ impl GuestProgram {
     /// of its stdout going to `on_line`. Returns its exit status.
     pub fn run(&self, on_line: impl FnMut(&str) + Send) -> Result<i32> {
         let ready = self.ready()?;
-        ui::step("running guests", || ready.run(None, on_line))
+        ui::step("running guests", || ready.run(None, &[], on_line))
     }
 
     /// Builds everything that the program needs.
@@ -126,15 +126,21 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Runs the program in one session of the lab, on the host's CPU `home` if that is given, with each line of its stdout
-    /// going to `on_line`. Returns its exit status.
-    pub fn run(&self, home: Option<usize>, mut on_line: impl FnMut(&str) + Send) -> Result<i32> {
+    /// Runs the program with further arguments in one session of the lab, on the host's CPU `home` if that is given, with
+    /// each line of its stdout going to `on_line`. Returns its exit status.
+    pub fn run(
+        &self,
+        home: Option<usize>,
+        arguments: &[String],
+        mut on_line: impl FnMut(&str) + Send,
+    ) -> Result<i32> {
         let left_behind = match home {
             Some(cpu) => format!("{LEFT_BEHIND}-{cpu}"),
             None => LEFT_BEHIND.to_owned(),
         };
         let mut session = self.session.clone();
         session.home = home;
+        session.command.extend_from_slice(arguments);
         session
             .variables
             .push(("LEFT_BEHIND".into(), left_behind.clone()));

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -24,8 +24,6 @@ const GUESTS_TIMEOUT: Duration = Duration::from_secs(75 * 60);
 const DEATHS: usize = 6;
 /// Memory of each: the largest guests have 2 GiB, with as much CXL memory.
 const LAB_MEMORY_MIB: u64 = 6144;
-/// What a line begins with that names a test which a lab took.
-const BEGINS: &str = "@@begins ";
 /// What the names of the tests on the own kernel begin with.
 const OWN_SUITE: &str = "own::";
 /// What the names of the tests with CUDA programs of other people begin with.
@@ -239,7 +237,7 @@ impl Counts {
 
 /// The tests that boot guests: in one session where KVM runs in hardware, else in one emulated machine per CPU.
 fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()> {
-    let mut program = GuestProgram {
+    let program = GuestProgram {
         name: "memu-guest-tests",
         tracks: &Track::STOCK,
         own,
@@ -256,16 +254,6 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
         ),
     };
     ui::note(&format!("tests that boot guests, {place}"));
-    let claims = lab::out().join("claims");
-    if claims.exists() {
-        fs::remove_dir_all(&claims)?;
-    }
-    fs::create_dir_all(&claims)?;
-    // A lab has the directory at its true path.
-    let claims = fs::canonicalize(claims)?;
-    program
-        .arguments
-        .extend(["--claims".into(), claims.to_string_lossy().into_owned()]);
     let mut ready = program.ready()?;
     ensure!(
         !ready.tests.is_empty(),
@@ -274,8 +262,8 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
     ready.session.memory_mib = Some(LAB_MEMORY_MIB);
     homes.truncate(ready.tests.len());
     let labs = Labs {
+        claims: Labs::no_claims()?,
         ready,
-        claims,
         verdicts: Mutex::default(),
         deaths: AtomicUsize::new(0),
     };
@@ -296,6 +284,10 @@ fn guest_tests(report: &mut Report, selection: &[String], own: Own) -> Result<()
                 .collect()
         }))
     })?;
+    for name in labs.unanswered() {
+        eprintln!("guest test {name} has no verdict");
+        report.count(false);
+    }
     let deaths = labs.deaths.into_inner();
     let verdicts = labs
         .verdicts
@@ -376,26 +368,42 @@ struct Labs {
 }
 
 impl Labs {
+    /// An empty directory for claims.
+    fn no_claims() -> Result<PathBuf> {
+        let claims = lab::out().join("claims");
+        if claims.exists() {
+            fs::remove_dir_all(&claims)?;
+        }
+        fs::create_dir_all(&claims)?;
+        // A lab has the directory at its true path.
+        Ok(fs::canonicalize(claims)?)
+    }
+
     /// Runs tests in a lab. Like a guest there, the emulated machine itself may die; then another one goes on.
     fn one_after_the_other(&self, home: Option<usize>) -> Result<i32> {
+        let owner = home.map(|cpu| cpu.to_string());
+        let share = owner.as_ref().map(|owner| {
+            let claims = self.claims.to_string_lossy().into_owned();
+            ["--claims".into(), claims, "--owner".into(), owner.clone()]
+        });
         loop {
-            let mut begun = None;
             // Labs print at the same time.
             let mut shown = Vec::new();
-            let status = self.ready.run(home, |line| {
-                if let Some(name) = line.strip_prefix(BEGINS) {
-                    begun = Some(name.to_owned());
-                } else if let Ok(verdict) = serde_json::from_str(line) {
-                    let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-                    shown
-                        .drain(..)
-                        .for_each(|line: String| ui::result_line(&line));
-                    show(&verdict);
-                    verdicts.push(verdict);
-                } else {
-                    shown.push(line.to_owned());
-                }
-            });
+            let status = self
+                .ready
+                .run(home, share.as_ref().map_or(&[], |share| share), |line| {
+                    if let Ok(verdict) = serde_json::from_str(line) {
+                        let mut verdicts =
+                            self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+                        shown
+                            .drain(..)
+                            .for_each(|line: String| ui::result_line(&line));
+                        show(&verdict);
+                        verdicts.push(verdict);
+                    } else {
+                        shown.push(line.to_owned());
+                    }
+                });
             shown.iter().for_each(|line| ui::result_line(line));
             match status {
                 Err(error)
@@ -406,16 +414,30 @@ impl Labs {
                 }
                 status => return status,
             }
-            if let Some(name) = begun.filter(|name| !self.has_verdict(name)) {
-                fs::remove_dir(self.claims.join(name.replace("::", "-")))
-                    .with_context(|| format!("cannot give {name} to another lab"))?;
+            if let Some(owner) = &owner {
+                self.give_back(owner)?;
             }
         }
     }
 
-    fn has_verdict(&self, name: &str) -> bool {
+    /// Frees what a lab took and has not answered.
+    fn give_back(&self, owner: &str) -> Result<()> {
+        for name in self.unanswered() {
+            let claim = self.claims.join(name.replace("::", "-"));
+            if fs::read_link(&claim).is_ok_and(|of| of == Path::new(owner)) {
+                fs::remove_file(&claim)
+                    .with_context(|| format!("cannot give {name} to another lab"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tests without a verdict.
+    fn unanswered(&self) -> Vec<&str> {
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.iter().any(|verdict| verdict.name == name)
+        let has_none = |name: &&str| verdicts.iter().all(|verdict| verdict.name != *name);
+        let names = self.ready.tests.iter().map(String::as_str);
+        names.filter(has_none).collect()
     }
 }
 

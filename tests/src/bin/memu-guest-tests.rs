@@ -1,9 +1,10 @@
 //! Runs the guest tests, one line of JSON per test on standard output.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tests::alive;
 use tests::guest::Lab;
-use tests::options::Options;
+use tests::options::{Options, Share};
 use tests::suite;
 
 #[derive(Serialize)]
@@ -28,9 +29,6 @@ struct Verdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<&'static str>,
 }
-
-/// What a line begins with that names a test which this program took; `cargo xtask` knows it.
-const BEGINS: &str = "@@begins ";
 
 /// Tests that run side by side where KVM runs in hardware: most of a boot is one processor's work.
 const WORKERS: usize = 2;
@@ -65,18 +63,18 @@ fn directory(work: &Path, name: &str) -> PathBuf {
     work.join(name.replace("::", "-").get(..LONGEST).unwrap_or(name))
 }
 
-/// Takes a test for this program, unless another one that shares the tests has taken it: a directory is made once.
-/// Whoever started them learns of it, to give the test to another program when this one's machine dies.
-fn claim(claims: Option<&Path>, name: &str) -> Result<bool> {
-    let Some(claims) = claims else {
+/// Takes a test for this program, unless another one that shares the tests has taken it. A symbolic link is made once, and
+/// says from the beginning whose the test is: whoever started the programs gives it to another one when this one's machine
+/// dies.
+fn claim(share: Option<&Share>, name: &str) -> Result<bool> {
+    let Some(Share { claims, owner }) = share else {
         return Ok(true);
     };
-    match fs::create_dir(claims.join(name.replace("::", "-"))) {
-        Ok(()) => println!("{BEGINS}{name}"),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error.into()),
+    match symlink(owner, claims.join(name.replace("::", "-"))) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot mark {name} as taken")),
     }
-    Ok(true)
 }
 
 /// Runs a test, and again where that is worth a try.
@@ -121,7 +119,7 @@ fn main() -> Result<ExitCode> {
     let Options {
         lab,
         list,
-        claims,
+        share,
         filters,
     } = Options::from_arguments()?;
     let chosen = suite::all().into_iter().filter(|test| {
@@ -139,7 +137,7 @@ fn main() -> Result<ExitCode> {
     let next = || -> Result<Option<suite::Test>> {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         for test in queue.by_ref() {
-            if claim(claims.as_deref(), test.name)? {
+            if claim(share.as_ref(), test.name)? {
                 return Ok(Some(test));
             }
         }

@@ -194,12 +194,11 @@ impl<'a> Emulated<'a> {
         // The machine ends with this process, even if that is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        // On VMRUN with an interrupt to inject, QEMU delivers it and leaves its vector in `exception_index` (checked in versions
-        // 7.2 to 11.1). If the thread is then asked to leave its loop, as another CPU does that has to be alone for a moment,
-        // before the guest's next exit, it takes the vector for an exception and delivers it again, in the middle of
-        // whatever the guest does with interrupts off. Guests hang or die of that: with stop and continue given to the monitor
-        // twenty times a second, which asks the same, two of four guests hung as they did without. So there is no other
-        // CPU, and nothing of QEMU runs beside its thread.
+        // By its source, QEMU delivers an interrupt that VMRUN injects and leaves its vector in `exception_index`. If the thread
+        // is then asked to leave its loop before the guest's next exit, as another CPU does that has to be alone for a
+        // moment, it takes the vector for an exception and delivers it again, in the middle of whatever the guest does with
+        // interrupts off. Stop and continue, given to the monitor 20 to 50 times a second, ask the same of the thread, and
+        // hung two of four guests. So there is no other CPU, and nothing of QEMU runs beside its thread.
         let threads = if cpus == 1 {
             let all = host_cpus();
             let any = all[std::process::id() as usize % all.len()];
