@@ -13,7 +13,8 @@ pub const TESTS: &[Test] = crate::tests!["fabric":
     a_fabric_manager_takes_an_expander_from_its_host_and_gives_it_back,
 ];
 
-/// A switch with a mailbox above an expander in a slot with hot-plug, the machine's second, and another beside it.
+/// A switch with a mailbox above an expander in a slot with hot-plug, the machine's second, another beside it, one of several
+/// logical devices and one of several heads.
 const SWITCH: &str = r#"
 [machine]
 memory = "1GiB"
@@ -41,6 +42,23 @@ type = "type3"
 name = "beside"
 serial = 2
 volatile = "512MiB"
+[[host_bridge.root_port.device.port]]
+name = "dsp2"
+[host_bridge.root_port.device.port.device]
+type = "type3"
+name = "parts"
+serial = 3
+volatile = "256MiB"
+logical_devices = 3
+logical_device = 1
+[[host_bridge.root_port.device.port]]
+name = "dsp3"
+[host_bridge.root_port.device.port.device]
+type = "type3"
+name = "heads"
+serial = 4
+volatile = "256MiB"
+heads = 2
 [[window]]
 name = "w0"
 size = "1GiB"
@@ -74,6 +92,7 @@ takes() {
   section unbound-$how "$@"
   section gone-$how wait_for no_memdev 0x9
   section without-$how cxl list -M
+  [ $how = orderly ] && section requests memu-guest fabric requests 0
   section bound-$how memu-guest fabric bind 0
   section back-$how wait_for memdev 0x9
   section with-$how cxl list -M
@@ -137,6 +156,7 @@ fn a_fabric_manager_takes_an_expander_from_its_host_and_gives_it_back(lab: &Lab)
         "written",
         "checked",
         "unmapped",
+        "requests",
         "lent-again",
         "written-again",
         "forgotten",
@@ -159,7 +179,7 @@ fn a_fabric_manager_takes_an_expander_from_its_host_and_gives_it_back(lab: &Lab)
         ensure!(unbound == with_note, "unbound, {how}: {unbound}");
         outcome.passed(&format!("gone-{how}"))?;
         let others = serials(&outcome, &format!("without-{how}"))?;
-        ensure!(others == [2].into(), "others, {how}: {others:?}");
+        ensure!(others == [2, 3, 4].into(), "others, {how}: {others:?}");
 
         // The host may not have switched the slot on yet.
         let bound = port(&outcome, &format!("bound-{how}"), 0)?;
@@ -169,7 +189,7 @@ fn a_fabric_manager_takes_an_expander_from_its_host_and_gives_it_back(lab: &Lab)
         );
         outcome.passed(&format!("back-{how}"))?;
         let all = serials(&outcome, &format!("with-{how}"))?;
-        ensure!(all == [2, 9].into(), "all, {how}: {all:?}");
+        ensure!(all == [2, 3, 4, 9].into(), "all, {how}: {all:?}");
         for number in [0, 1] {
             let now = port(&outcome, &format!("seen-{how}"), number)?;
             let before = port(&outcome, "seen", number)?;

@@ -2,8 +2,9 @@
 
 use super::Test;
 use super::boot::without_complaint;
-use crate::guest::{Lab, Machine};
+use crate::guest::{Lab, Machine, Outcome};
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 pub const TESTS: &[Test] = crate::tests!["mailbox":
     stock_clients_find_poison_update_firmware_and_sanitize,
@@ -24,6 +25,13 @@ serial = 0x1
 volatile = "256MiB"
 persistent = "256MiB"
 backing = "mem0.img"
+[[host_bridge.root_port]]
+name = "rp1"
+[host_bridge.root_port.device]
+type = "type3"
+name = "mem1"
+serial = 0x2
+volatile = "256MiB"
 
 [[window]]
 name = "w0"
@@ -43,32 +51,45 @@ trace=/sys/kernel/tracing
 echo 1 >$trace/events/cxl/enable
 cxl monitor -l /tmp/monitor &
 monitor=$!
-debug=/sys/kernel/debug/cxl/mem0
-mem=/sys/bus/cxl/devices/mem0
+# The kernel numbers its devices as they come; $m is what it calls the first of ours.
+for mem in /sys/bus/cxl/devices/mem*; do
+  all="$all ${mem##*/}"
+  [ "$(cat $mem/serial)" = 0x1 ] && m=${mem##*/}
+done
+debug=/sys/kernel/debug/cxl/$m
+mem=/sys/bus/cxl/devices/$m
 
 section list sh -c 'cxl list -vvv 2>&1 >/dev/null'
 section inject sh -c "echo VOLATILE >$debug/inject_poison && echo PERSISTENT >$debug/inject_poison"
-section poison cxl list -m mem0 --media-errors
+section poison cxl list -m $m --media-errors
 section clear sh -c "echo VOLATILE >$debug/clear_poison"
-section left cxl list -m mem0 --media-errors
+section left cxl list -m $m --media-errors
 await cxl_general_media $trace/trace
 section trace cat $trace/trace
 
-section health cxl list -m mem0 -H
-section alert cxl set-alert-config mem0 --life-used-threshold=60 --life-used-alert=on --over-temperature-threshold=70 --over-temperature-alert=on
-section alerts cxl list -m mem0 -A
+section health cxl list -m $m -H
+section alert cxl set-alert-config $m --life-used-threshold=60 --life-used-alert=on --over-temperature-threshold=70 --over-temperature-alert=on
+section alerts cxl list -m $m -A
 
 printf 'MEMU firmware 2.1\n' >/tmp/firmware
 dd if=/dev/zero bs=1k count=20 >>/tmp/firmware 2>/dev/null
 dd if=/dev/zero bs=1k count=20 of=/tmp/other 2>/dev/null
 # The client would wait for ever for the rest of what was refused.
-section refused cxl update-firmware -F /tmp/other mem0
-await error /sys/class/firmware/mem0/error
-section update cxl update-firmware -w -F /tmp/firmware mem0
-section firmware cxl list -m mem0 -F
+section refused cxl update-firmware -F /tmp/other $m
+await error /sys/class/firmware/$m/error
 
-section sanitize sh -c "echo 1 >$mem/security/sanitize && cxl wait-sanitize mem0 && cat $mem/security/state"
-section empty cxl list -m mem0 --media-errors
+# Both at once: so much that it takes longer than to see it and to cancel it.
+dd if=/dev/zero bs=1M count=4 2>/dev/null | cat /tmp/firmware - >/tmp/large
+section begin cxl update-firmware -F /tmp/large $all
+section going cxl list -M -F
+section cancel cxl update-firmware --cancel $all
+for each in $all; do await user-abort /sys/class/firmware/$each/error; done
+section cancelled cxl list -M -F
+section update cxl update-firmware -w -F /tmp/firmware $all
+section firmware cxl list -M -F
+
+section sanitize sh -c "echo 1 >$mem/security/sanitize && cxl wait-sanitize $m && cat $mem/security/state"
+section empty cxl list -m $m --media-errors
 section erase sh -c "echo 1 >$mem/security/erase"
 
 await general_media /tmp/monitor
@@ -76,8 +97,8 @@ kill $monitor
 section monitor cat /tmp/monitor
 section dmesg dmesg"#;
 
-/// The device addresses of a section with `cxl list --media-errors`.
-fn bad_lines(errors: &serde_json::Value) -> Vec<u64> {
+/// The addresses, of a device or of a region, in a section with `cxl list --media-errors`.
+pub(super) fn bad_lines(errors: &Value) -> Vec<u64> {
     let records = errors[0]["media_errors"].as_array();
     let offsets = records.into_iter().flatten();
     let mut lines: Vec<u64> = offsets
@@ -109,7 +130,10 @@ fn stock_clients_find_poison_update_firmware_and_sanitize(lab: &Lab) -> Result<(
         ensure!(trace.contains(part), "no {part} in the trace: {trace}");
     }
     let monitor = guest.passed("monitor")?;
-    ensure!(monitor.contains("mem0"), "cxl monitor saw {monitor}");
+    ensure!(
+        monitor.contains(r#""memdev":"mem"#),
+        "cxl monitor saw {monitor}"
+    );
 
     let health = &guest.json("health")?[0]["health"];
     ensure!(health["temperature"] == 25, "{health}");
@@ -123,14 +147,44 @@ fn stock_clients_find_poison_update_firmware_and_sanitize(lab: &Lab) -> Result<(
     );
 
     guest.passed("refused")?;
-    guest.passed("update")?;
-    let firmware = &guest.json("firmware")?[0]["firmware"];
-    ensure!(firmware["active_slot"] == 1, "{firmware}");
-    ensure!(firmware["staged_slot"] == 2, "{firmware}");
-    ensure!(firmware["slot_2_version"] == "2.1", "{firmware}");
+    firmware_of_several(&guest)?;
 
     ensure!(guest.passed("sanitize")?.contains("disabled"));
     ensure!(bad_lines(&guest.json("empty")?).is_empty());
     guest.passed("erase")?;
     without_complaint(guest.passed("dmesg")?)
+}
+
+/// An update of two devices at once, which is cancelled, and another.
+fn firmware_of_several(guest: &Outcome) -> Result<()> {
+    guest.passed("begin")?;
+    for firmware in firmware(guest, "going")? {
+        ensure!(firmware["fw_update_in_progress"] == true, "{firmware}");
+        let left = firmware["remaining_size"].as_u64();
+        ensure!(left.is_some_and(|left| left > 0), "{firmware}");
+    }
+    guest.passed("cancel")?;
+    for firmware in firmware(guest, "cancelled")? {
+        ensure!(firmware["active_slot"] == 1, "{firmware}");
+        ensure!(firmware["slot_2_version"].is_null(), "{firmware}");
+    }
+    guest.passed("update")?;
+    for firmware in firmware(guest, "firmware")? {
+        ensure!(firmware["active_slot"] == 1, "{firmware}");
+        ensure!(firmware["staged_slot"] == 2, "{firmware}");
+        ensure!(firmware["slot_2_version"] == "2.1", "{firmware}");
+        ensure!(firmware["fw_update_in_progress"] == false, "{firmware}");
+    }
+    Ok(())
+}
+
+/// What `cxl list -F` says of each of the two devices.
+fn firmware(guest: &Outcome, section: &str) -> Result<Vec<Value>> {
+    let list = guest.json(section)?;
+    let memdevs = list.as_array().context("no list")?;
+    ensure!(memdevs.len() == 2, "{section}: {list}");
+    Ok(memdevs
+        .iter()
+        .map(|memdev| memdev["firmware"].clone())
+        .collect())
 }

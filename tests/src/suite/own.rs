@@ -2,6 +2,7 @@
 
 use super::Test;
 use super::boot::without_complaint;
+use super::mailbox::bad_lines;
 use crate::guest::{Lab, Machine, Outcome};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -22,6 +23,16 @@ name = "rp0"
 type = "type3"
 name = "mem0"
 serial = 0x1
+volatile = "256MiB"
+persistent = "512MiB"
+partitionable = "256MiB"
+backing = "mem0.img"
+[[host_bridge.root_port]]
+name = "rp1"
+[host_bridge.root_port.device]
+type = "type3"
+name = "mem1"
+serial = 0x2
 volatile = "256MiB"
 
 [[window]]
@@ -55,12 +66,38 @@ const FIRST_LINE: &str = "volatile: 268435456";
 /// The vendor debug log (section 8.2.9.5.2.2), the only one that Linux lets programs clear.
 const DEBUG_LOG: &str = "5e1819d911a9400c811fd60719403d86";
 
+/// Offsets of lines in a region of two ways, the first of either device's, at 256 bytes, and where both are there.
+const FIRST_OFFSET: u64 = 0x1000;
+const SECOND_OFFSET: u64 = 0x1100;
+const OF_BOTH: u64 = 0x800;
+
+/// Commands of libcxlmi's that a device with both kinds of memory has.
+const LIBRARY: u64 = 40;
+
 const SCRIPT: &str = r#"
-edac=/sys/bus/edac/devices/cxl_mem0
+# The kernel numbers its devices as they come; $m is what it calls the first of ours, $other the second.
+for mem in /sys/bus/cxl/devices/mem*; do
+	case $(cat $mem/serial) in 0x1) m=${mem##*/} ;; 0x2) other=${mem##*/} ;; esac
+done
+for fwctl in /sys/class/fwctl/fwctl*; do
+	[ "$(cat $fwctl/device/serial)" = 0x1 ] && break
+done
+edac=/sys/bus/edac/devices/cxl_$m
 scrub=$edac/scrub0
 ecs=$edac/ecs_fru1
-fwctl=/dev/fwctl/fwctl0
+fwctl=/dev/fwctl/${fwctl##*/}
 bus=/sys/bus/event_source/devices
+
+region=/sys/kernel/debug/cxl/region0
+bad() { cxl list -m $1 --media-errors; }
+section region cxl create-region -m -t ram -d decoder0.0 -w 2 -g 256 $m $other
+section region_inject sh -c "echo FIRST_OFFSET >$region/inject_poison && echo SECOND_OFFSET >$region/inject_poison"
+section region_bad cxl list -R -r region0 --media-errors
+section first_bad bad $m
+section second_bad bad $other
+section region_clear sh -c "echo FIRST_OFFSET >$region/clear_poison && echo SECOND_OFFSET >$region/clear_poison"
+section region_good cxl list -R -r region0 --media-errors
+section region_gone sh -c "cxl disable-region -f region0 && cxl destroy-region -f region0"
 
 section scrub_before sh -c "cat $scrub/current_cycle_duration $scrub/enable_background"
 section scrub_write sh -c "echo 43200 >$scrub/current_cycle_duration && echo 0 >$scrub/enable_background"
@@ -72,8 +109,8 @@ for repair in $edac/mem_repair*; do
 	[ "$(cat $repair/repair_type)" = ppr ] && ppr=$repair
 done
 section types sh -c "cat $edac/mem_repair*/repair_type"
-section poison sh -c "echo BAD >/sys/kernel/debug/cxl/mem0/inject_poison; cxl list -m mem0 --media-errors"
-section ppr sh -c "echo BAD >$ppr/dpa && echo 1 >$ppr/repair; status=\$?; cxl list -m mem0 --media-errors; exit \$status"
+section poison sh -c "echo BAD >/sys/kernel/debug/cxl/$m/inject_poison; cxl list -m $m --media-errors"
+section ppr sh -c "echo BAD >$ppr/dpa && echo 1 >$ppr/repair; status=\$?; cxl list -m $m --media-errors; exit \$status"
 
 section features memu-guest features $fwctl
 section tag sh -c "memu-guest feature $fwctl set ASSET_TAG TAG && memu-guest feature $fwctl get ASSET_TAG 16"
@@ -81,28 +118,28 @@ section kept memu-guest feature $fwctl set PATROL_SCRUB 0c01
 
 # A raw command is worth a warning to Linux.
 section dmesg dmesg
-section fail memu-guest raw /dev/cxl/mem0 0xc000 0400
-section failed memu-guest raw /dev/cxl/mem0 0x4000
-section identify memu-guest raw /dev/cxl/mem0 0x4000
+section fail memu-guest raw /dev/cxl/$m 0xc000 0400
+section failed memu-guest raw /dev/cxl/$m 0x4000
+section identify memu-guest raw /dev/cxl/$m 0x4000
 
-unit=$(ls $bus | grep ^cxl_pmu_mem0)
+unit=$(ls $bus | grep ^cxl_pmu_$m)
 section unit echo $unit
 section events ls $bus/$unit/events
 section ticks memu-guest count $unit clock_ticks sleep 1
-section commands memu-guest count $unit MAILBOX_COMMANDS sh -c 'for n in $(seq COMMANDS); do memu-guest raw /dev/cxl/mem0 0x4000 >/dev/null; done'
+section commands memu-guest count $unit MAILBOX_COMMANDS sh -c "for n in \$(seq COMMANDS); do memu-guest raw /dev/cxl/$m 0x4000 >/dev/null; done"
 
 # Linux keeps some commands back until it is told not to. For none of others that goes on in the background does it wait: it
 # gives up, and the device goes on.
 echo 1 >/sys/kernel/debug/cxl/mbox/raw_allow_all
-raw() { memu-guest raw /dev/cxl/mem0 "$@"; }
+raw() { memu-guest raw /dev/cxl/$m "$@"; }
 at_last() { what=$1; shift; for i in $(seq 100); do raw "$@" >/tmp/raw; grep -q "$what" /tmp/raw && break; sleep 0.1; done; cat /tmp/raw; }
-section worse sh -c "echo WORSE >/sys/kernel/debug/cxl/mem0/inject_poison"
+section worse sh -c "echo WORSE >/sys/kernel/debug/cxl/$m/inject_poison"
 section scan_time raw 0x4303 MEDIA
 raw 0x4304 MEDIA00 >/dev/null
 section scanned at_last '"return_code":0,' 0x4305
 section operations raw 0x4402 000000000000000000000900
 raw 0x4402 010100000100000000200000000000004000000000000000 >/dev/null
-section zeroed cxl list -m mem0 --media-errors
+section zeroed cxl list -m $m --media-errors
 section sub_list raw 0x0405 0101
 section abilities raw 0x0402 STATE_DUMP
 raw 0x0404 STATE_DUMP >/dev/null
@@ -110,11 +147,14 @@ section dump at_last '"answer":"[0-9a-f]*[1-9a-f]' 0x0401 STATE_DUMP400000001300
 section clear raw 0x0403 DEBUG_LOG
 section cleared raw 0x0401 DEBUG_LOG0800000008000000
 raw 0x4000 >/dev/null
-section noted raw 0x0401 DEBUG_LOG0800000008000000"#;
+section noted raw 0x0401 DEBUG_LOG0800000008000000
+section requests memu-guest requests /dev/cxl/$m"#;
 
 fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) -> Result<()> {
     let system = lab.own.as_ref().context("no own kernel")?;
     let script = SCRIPT
+        .replace("FIRST_OFFSET", &FIRST_OFFSET.to_string())
+        .replace("SECOND_OFFSET", &SECOND_OFFSET.to_string())
         .replace("WORSE", WORSE)
         .replace("MEDIA", MEDIA)
         .replace("STATE_DUMP", STATE_DUMP)
@@ -126,9 +166,11 @@ fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) ->
         .replace("MAILBOX_COMMANDS", MAILBOX_COMMANDS)
         .replace("COMMANDS", &COMMANDS.to_string());
     let guest = Machine::new(lab, system, "guest", CONFIG)
+        .cmdline("memhp_default_state=offline")
         .script(&script)
         .run()?;
     guest.powered_off()?;
+    poison_by_region(&guest)?;
 
     is(&guest, "scrub_before", "86400 1")?;
     guest.passed("scrub_write")?;
@@ -169,7 +211,7 @@ fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) ->
     let text = identity["answer"].as_str().unwrap_or_default();
     ensure!(text.starts_with("4d454d5520"), "{identity}");
 
-    ensure!(guest.passed("unit")?.contains("cxl_pmu_mem0"));
+    ensure!(guest.passed("unit")?.contains("cxl_pmu_mem"));
     is(&guest, "events", "clock_ticks")?;
     let ticks = answer(&guest, "ticks")?;
     let count = |value: &Value, key: &str| value[key].as_u64().unwrap_or_default();
@@ -181,7 +223,26 @@ fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) ->
     let commands = answer(&guest, "commands")?;
     ensure!(count(&commands, "count") == COMMANDS, "{commands}");
     what_no_client_of_linux_asks_for(&guest)?;
+    let requests = answer(&guest, "requests")?;
+    ensure!(count(&requests, "served") == LIBRARY, "{requests}");
     without_complaint(guest.passed("dmesg")?)
+}
+
+/// Poison at offsets of a region is that of its devices, and so is what is cleared.
+fn poison_by_region(guest: &Outcome) -> Result<()> {
+    for section in ["region", "region_inject", "region_clear", "region_gone"] {
+        guest.passed(section)?;
+    }
+    for (section, expected) in [
+        ("region_bad", &[FIRST_OFFSET, SECOND_OFFSET][..]),
+        ("first_bad", &[OF_BOTH]),
+        ("second_bad", &[OF_BOTH]),
+        ("region_good", &[]),
+    ] {
+        let bad = bad_lines(&guest.json(section)?);
+        ensure!(bad == expected, "{section}: {bad:x?}, not {expected:x?}");
+    }
+    Ok(())
 }
 
 /// Scans of the media, operations on it, and logs.
