@@ -97,7 +97,7 @@ pub fn describe(
                 performance,
             });
         }
-        fixed_windows.push(fixed(window, at, domain)?);
+        fixed_windows.push(fixed(config, window, at, domain)?);
     }
     Ok(firmware::Machine {
         cpus: (0..u32::from(config.machine.vcpus))
@@ -131,8 +131,17 @@ pub fn describe(
     })
 }
 
-fn fixed(window: &Window, at: &AddressRange, proximity_domain: Option<u32>) -> Result<FixedWindow> {
+fn fixed(
+    config: &Config,
+    window: &Window,
+    at: &AddressRange,
+    proximity_domain: Option<u32>,
+) -> Result<FixedWindow> {
     let interleave = window_interleave(window)?;
+    // An accelerator takes HDM-D as well as HDM-DB. Expanders may come to any bridge while the machine runs.
+    let leads_to_accelerator = config
+        .accelerators()
+        .any(|(place, _)| window.targets.contains(&place.host_bridge));
     Ok(FixedWindow {
         range: range(at),
         targets: window
@@ -146,7 +155,9 @@ fn fixed(window: &Window, at: &AddressRange, proximity_domain: Option<u32>) -> R
             Arithmetic::Xor => firmware::Arithmetic::Xor(interleave.xor.maps().collect()),
         },
         restrictions: WindowRestrictions {
+            device_coherent: leads_to_accelerator,
             host_only_coherent: true,
+            back_invalidate: leads_to_accelerator,
             volatile: window.volatile,
             persistent: window.persistent,
             ..WindowRestrictions::default()

@@ -106,6 +106,44 @@ fn a_soft_reserved_region_is_memory_with_a_proximity_domain_and_a_distance() {
 }
 
 #[test]
+fn a_window_takes_an_accelerators_memory_where_it_leads_to_one() {
+    let accelerator = r#"
+[[host_bridge]]
+name = "hb2"
+[[host_bridge.root_port]]
+name = "rp2"
+[host_bridge.root_port.device]
+type = "type2"
+name = "gpu0"
+serial = 3
+memory = "256MiB"
+[[window]]
+name = "w3"
+size = "256MiB"
+targets = ["hb2"]
+"#;
+    let machine = described(&format!("{SOURCE}{accelerator}"));
+    let allowed: Vec<[bool; 3]> = machine
+        .fixed_windows
+        .iter()
+        .map(|window| window.restrictions)
+        .map(|it| {
+            [
+                it.device_coherent,
+                it.back_invalidate,
+                it.host_only_coherent,
+            ]
+        })
+        .collect();
+    let expanders_only = [false, false, true];
+    let both = [true; 3];
+    assert_eq!(
+        allowed,
+        [expanders_only, expanders_only, expanders_only, both]
+    );
+}
+
+#[test]
 fn a_throttling_group_ends_at_the_slowest_device_behind_switches() {
     let machine = described(SOURCE);
     let groups: Vec<(u16, f64)> = machine
