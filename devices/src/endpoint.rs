@@ -6,6 +6,7 @@ use cxl::component::ProtocolError;
 use cxl::dvsec::device::{CONTROL_OFFSET, CxlControl, LOCK_OFFSET};
 use cxl::dvsec::port::FlexBus;
 use cxl::dvsec::{self, Dvsec, RegisterBlockId, RegisterLocation};
+use cxl::hdm::DecoderSettings;
 use cxl::{ComponentRegisters, Role};
 use pci::{
     Aer, Bar, ConfigSpace, DevicePortType, ExpressConfig, ExpressEvent, Ids, Link, MsixLayout,
@@ -144,6 +145,22 @@ impl Endpoint {
     /// Makes a register of the DVSEC for CXL devices survive some resets.
     pub(crate) fn retain_dvsec_u16(&mut self, offset: usize, retention: Retention) {
         self.config.retain(self.dvsec_at(offset), 2, retention);
+    }
+
+    /// Commits decoder `index` and turns CXL.mem on, as a firmware does.
+    pub(crate) fn commit(
+        &mut self,
+        index: usize,
+        settings: &DecoderSettings,
+    ) -> Result<(), cxl::Error> {
+        // The firmware resolves the decoders when all are committed.
+        let mut effects = Vec::new();
+        self.component
+            .program_decoder(index, settings, &mut effects)?;
+        self.component.enable_decoders(true, &mut effects);
+        let control = self.control().with_mem_enable(true).into_bits();
+        self.set_dvsec_u16(CONTROL_OFFSET, control);
+        Ok(())
     }
 
     /// Meets an error on CXL.cache or CXL.mem.

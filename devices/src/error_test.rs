@@ -6,6 +6,7 @@ use pci::{Bdf, ErrorMessage, Function, ResetKind, spec};
 
 use crate::Effect;
 use crate::testing::{Asked, Probe, downstream_port, expander, root_port, upstream_port};
+use crate::type2_test::with_memory;
 
 const COMPONENT: u8 = 0;
 /// The RAS structure: status and mask of uncorrectable, then of correctable errors.
@@ -90,6 +91,10 @@ fn reports<F: Function<Effect = Effect>>(
 #[test]
 fn every_component_reports_its_protocol_errors_as_internal_errors() {
     reports(expander, |device, error, out| {
+        device.protocol_error(error, out)
+    });
+    let accelerator = || with_memory(None).function;
+    reports(accelerator, |device, error, out| {
         device.protocol_error(error, out)
     });
     reports(root_port, |port, error, out| {

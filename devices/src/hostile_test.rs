@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::hierarchy_test::{Tree, assigned, tree};
 use crate::testing::{Image, LABELS, Probe, downstream_port, expander, root_port, upstream_port};
+use crate::type2_test::with_memory;
 use crate::{Device, Effect, HostBridge};
 
 /// Accesses in each case; with 64 cases, over 16,000 a property.
@@ -293,6 +294,11 @@ proptest! {
     #[test]
     fn an_expander_withstands_any_access(accesses in vec(access(), ACCESSES)) {
         withstands(expander(), &accesses);
+    }
+
+    #[test]
+    fn an_accelerator_withstands_any_access(accesses in vec(access(), ACCESSES)) {
+        withstands(with_memory(None).function, &accesses);
     }
 
     #[test]

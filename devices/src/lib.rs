@@ -47,6 +47,6 @@ pub use fabric::{run_switch_command, tell_switch};
 pub use gpu;
 pub use host::HostBridge;
 pub use switch_cci::SwitchCci;
-pub use type2::{Trapped, Type2, Type2Config};
+pub use type2::{ACCELERATOR_DECODERS, Trapped, Type2, Type2Config};
 pub use type3::{Part, Type3, Type3Config};
 pub use upstream_port::{UpstreamPort, UpstreamPortConfig};

@@ -145,6 +145,8 @@ impl Asked {
 
 /// Where blocks of device registers, and of component registers, have their registers; behind them all reads as zero.
 const REGISTERS: [(u64, u64); 2] = [(0, 0x140), (0x1000, 0x1350)];
+/// No block of registers is larger; memory behind a BAR is.
+const MOST_REGISTERS: u64 = 1 << 20;
 /// Where functions have their header and capabilities; behind them all reads as zero.
 const CAPABILITIES: Range<u16> = 0..0x400;
 
@@ -352,9 +354,9 @@ impl<F: Function<Effect = Effect>> Probe<F> {
         u64::from(!mask) + 1
     }
 
-    /// Everything that a guest can see.
+    /// Everything that a guest can see, but for memory.
     pub fn image(&mut self) -> Image {
-        self.look(0..spec::CONFIG_SPACE_SIZE, &[(0, u64::MAX)])
+        self.look(0..spec::CONFIG_SPACE_SIZE, &[(0, MOST_REGISTERS)])
     }
 
     /// The part of it where there are registers: quick enough to look at after every access.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cxl::cdat::Performance;
 use cxl::component::ProtocolError;
 use cxl::dvsec::{self, RegisterBlockId};
-use cxl::hdm::EndpointDecoder;
+use cxl::hdm::{DecoderSettings, EndpointDecoder};
 use cxl::{ComponentRegisters, Role};
 use gpu::DeviceMemory;
 use gpu::backend::Properties;
@@ -42,7 +42,7 @@ const MSIX: MsixLayout = MsixLayout {
 const PBA: u64 = spec::MSIX_PBA as u64;
 
 /// HDM decoders: one for each half of the memory, if the host wants it in two windows.
-const DECODERS: usize = 2;
+pub const ACCELERATOR_DECODERS: usize = 2;
 
 /// Tells how many bytes of device memory nobody owns.
 pub type FreeMemory = Box<dyn Fn() -> u64 + Send>;
@@ -127,7 +127,7 @@ impl Type2 {
             device,
             further: &[],
             role: Role::Accelerator {
-                decoders: DECODERS,
+                decoders: ACCELERATOR_DECODERS,
                 capacity,
             },
             cdat: cxl::cdat::memory_device(capacity, 0, &performance)?,
@@ -181,6 +181,14 @@ impl Type2 {
     /// Its component registers.
     pub fn component(&self) -> &ComponentRegisters {
         &self.endpoint.component
+    }
+
+    /// Commits decoder `index` and lets the device answer, as a firmware does.
+    ///
+    /// # Errors
+    /// The rule that the settings break.
+    pub fn commit(&mut self, index: usize, settings: &DecoderSettings) -> Result<(), cxl::Error> {
+        self.endpoint.commit(index, settings)
     }
 
     /// The committed decoders.

@@ -98,7 +98,39 @@ fn the_dvsec_tells_of_cache_io_and_mem() {
     assert_eq!(device.config_u16(dvsec + 0x0c), 7, "all three enabled");
     assert!(device.function.mem_enable());
     assert!(device.asked().decoders_changed);
-    assert_eq!(device.cdat().len(), 160, "one range");
+}
+
+#[test]
+fn the_cdat_has_one_range_of_volatile_memory_and_what_it_costs() {
+    let cdat = accelerator().cdat();
+    assert_eq!(cdat.len(), 160);
+    let number = |at: usize, len: usize| {
+        let bytes = cdat[at..at + len].iter().rev();
+        bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
+    // Behind the header a DSMAS: type, length and flags; base and length.
+    assert_eq!([number(16, 1), number(18, 2), number(21, 1)], [0, 24, 0]);
+    assert_eq!([number(24, 8), number(32, 8)], [0, MEMORY]);
+    // A DSLBIS for each property: its type, base unit and value.
+    let costs = [40, 64, 88, 112].map(|at| {
+        assert_eq!([number(at, 1), number(at + 2, 2)], [1, 24]);
+        (number(at + 6, 1), number(at + 8, 8) * number(at + 16, 2))
+    });
+    let performance = super::testing::expander_config().performance;
+    let (picoseconds, megabytes) = (1000, 1000.0);
+    let bandwidth = |gigabytes: f64| (gigabytes * megabytes) as u64;
+    assert_eq!(
+        costs,
+        [
+            (1, performance.read_latency * picoseconds),
+            (2, performance.write_latency * picoseconds),
+            (4, bandwidth(performance.read_bandwidth)),
+            (5, bandwidth(performance.write_bandwidth)),
+        ]
+    );
+    // A DSEMTS: all of it, for specific purposes.
+    assert_eq!([number(136, 1), number(138, 2), number(141, 1)], [4, 24, 1]);
+    assert_eq!([number(144, 8), number(152, 8)], [0, MEMORY]);
 }
 
 #[test]

@@ -9,8 +9,7 @@ use cxl::component::ProtocolError;
 use cxl::cpmu::{CpmuConfig, Happened, VendorEvent};
 use cxl::device::Fault;
 use cxl::dvsec::device::{
-    CONTROL_OFFSET, CONTROL2_OFFSET, CxlControl2, CxlStatus, CxlStatus2, GpfTimeout, STATUS_OFFSET,
-    STATUS2_OFFSET,
+    CONTROL2_OFFSET, CxlControl2, CxlStatus, CxlStatus2, GpfTimeout, STATUS_OFFSET, STATUS2_OFFSET,
 };
 use cxl::dvsec::{self, RegisterBlockId};
 use cxl::event::Event;
@@ -402,14 +401,7 @@ impl Type3 {
     /// # Errors
     /// The rule that the settings break.
     pub fn commit(&mut self, index: usize, settings: &DecoderSettings) -> Result<(), cxl::Error> {
-        // The firmware resolves the decoders when all are committed.
-        let mut effects = Vec::new();
-        let component = &mut self.endpoint.component;
-        component.program_decoder(index, settings, &mut effects)?;
-        component.enable_decoders(true, &mut effects);
-        let control = self.endpoint.control().with_mem_enable(true).into_bits();
-        self.endpoint.set_dvsec_u16(CONTROL_OFFSET, control);
-        Ok(())
+        self.endpoint.commit(index, settings)
     }
 
     /// What software starts in CXL Control2 (CXL 3.1 section 9.7): a function level reset that reaches CXL.mem as well, and

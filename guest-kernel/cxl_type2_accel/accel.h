@@ -26,7 +26,9 @@ struct accel {
 	bool gone;
 	void __iomem *regs;
 	phys_addr_t doorbells;
+	/* Where the processors reach device memory, and whether an HDM decoder has it there rather than the BAR. */
 	phys_addr_t memory;
+	bool memory_is_decoded;
 	u64 memory_bytes;
 	u32 queues;
 	u32 max_depth;

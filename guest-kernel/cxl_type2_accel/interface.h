@@ -12,6 +12,7 @@
 #define ACCEL_VENDOR 0x8086
 #define ACCEL_DEVICE 0x0d92
 
+#define COMPONENT_BAR 0
 #define COMMAND_BAR 2
 #define MEMORY_BAR 4
 

@@ -28,6 +28,22 @@
 #define CXL_CACHE_UNIT GENMASK(3, 0)
 #define CXL_CACHE_SIZE GENMASK(15, 8)
 
+/* CXL.mem registers (section 8.2.4) within the component registers, and the first of the HDM decoders among them. */
+#define CXL_CM SZ_4K
+#define CXL_CM_SIZE SZ_8K
+#define CXL_CM_ENTRIES GENMASK(31, 24)
+#define CXL_CM_ID GENMASK(15, 0)
+#define CXL_CM_POINTER GENMASK(31, 20)
+#define CXL_CM_HDM 5
+#define HDM_GLOBAL_CONTROL 0x04
+#define HDM_ENABLE BIT(1)
+#define HDM_BASE 0x10
+#define HDM_SIZE 0x18
+#define HDM_CONTROL 0x20
+#define HDM_WAYS GENMASK(7, 4)
+#define HDM_COMMITTED BIT(10)
+#define HDM_SKIP 0x24
+
 static DEFINE_IDA(accel_numbers);
 
 static void accel_release(struct kref *ref)
@@ -123,6 +139,23 @@ static ssize_t memory_size_show(struct device *dev, struct device_attribute *att
 }
 static DEVICE_ATTR_RO(memory_size);
 
+static ssize_t memory_base_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct accel *accel = dev_get_drvdata(dev);
+
+	return sysfs_emit(buf, "%pa\n", &accel->memory);
+}
+static DEVICE_ATTR_ADMIN_RO(memory_base);
+
+/* The protocol by which processors reach device memory: CXL.mem, or CXL.io where no decoder leads to all of it. */
+static ssize_t memory_protocol_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct accel *accel = dev_get_drvdata(dev);
+
+	return sysfs_emit(buf, "%s\n", accel->memory_is_decoded ? "mem" : "io");
+}
+static DEVICE_ATTR_RO(memory_protocol);
+
 /* Which of CXL.cache and CXL.mem are on. */
 static ssize_t protocols_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
@@ -161,6 +194,8 @@ static DEVICE_ATTR_RO(coherence);
 static struct attribute *accel_attrs[] = {
 	&dev_attr_cache_size.attr,
 	&dev_attr_coherence.attr,
+	&dev_attr_memory_base.attr,
+	&dev_attr_memory_protocol.attr,
 	&dev_attr_memory_size.attr,
 	&dev_attr_protocols.attr,
 	NULL,
@@ -202,6 +237,45 @@ static int accel_enable_rings(struct accel *accel)
 	accel->max_depth = readl(accel->regs + REG_MAX_DEPTH);
 	accel->memory_bytes = min_t(u64, readq(accel->regs + REG_TOTAL_MEM),
 				    pci_resource_len(accel->pdev, MEMORY_BAR));
+	return 0;
+}
+
+static void __iomem *accel_find_hdm(void __iomem *cm)
+{
+	u32 entries = FIELD_GET(CXL_CM_ENTRIES, readl(cm));
+	u32 i, entry;
+
+	for (i = 1; i <= entries; i++) {
+		entry = readl(cm + 4 * i);
+		if (FIELD_GET(CXL_CM_ID, entry) == CXL_CM_HDM)
+			return cm + FIELD_GET(CXL_CM_POINTER, entry);
+	}
+	return NULL;
+}
+
+/* Device memory is where the firmware's decoder has it, if that has all of it; else behind its BAR. */
+static int accel_find_memory(struct accel *accel)
+{
+	void __iomem *cm, *hdm;
+	u32 control;
+
+	accel->memory = pci_resource_start(accel->pdev, MEMORY_BAR);
+	if (pci_resource_len(accel->pdev, COMPONENT_BAR) < CXL_CM + CXL_CM_SIZE)
+		return 0;
+	cm = ioremap(pci_resource_start(accel->pdev, COMPONENT_BAR) + CXL_CM, CXL_CM_SIZE);
+	if (!cm)
+		return -ENOMEM;
+	hdm = accel_find_hdm(cm);
+	if (!hdm || !(readl(hdm + HDM_GLOBAL_CONTROL) & HDM_ENABLE))
+		goto unmap;
+	control = readl(hdm + HDM_CONTROL);
+	if (!(control & HDM_COMMITTED) || FIELD_GET(HDM_WAYS, control) || lo_hi_readq(hdm + HDM_SKIP) ||
+	    lo_hi_readq(hdm + HDM_SIZE) < accel->memory_bytes)
+		goto unmap;
+	accel->memory = lo_hi_readq(hdm + HDM_BASE);
+	accel->memory_is_decoded = true;
+unmap:
+	iounmap(cm);
 	return 0;
 }
 
@@ -254,11 +328,13 @@ static int accel_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	accel->pdev = pci_dev_get(pdev);
 	accel->number = -1;
 	accel->doorbells = pci_resource_start(pdev, COMMAND_BAR) + DOORBELLS;
-	accel->memory = pci_resource_start(pdev, MEMORY_BAR);
 	accel->regs = ioremap(pci_resource_start(pdev, COMMAND_BAR), REGISTERS_SIZE);
 	if (!accel->regs)
 		goto put;
 	err = accel_enable_rings(accel);
+	if (err)
+		goto unmap;
+	err = accel_find_memory(accel);
 	if (err)
 		goto unmap;
 	pci_set_master(pdev);
@@ -270,7 +346,8 @@ static int accel_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = accel_show_node(accel);
 	if (err)
 		goto free_vectors;
-	dev_info(dev, "%s: %llu MiB\n", accel->misc.name, accel->memory_bytes >> 20);
+	dev_info(dev, "%s: %llu MiB by CXL.%s\n", accel->misc.name, accel->memory_bytes >> 20,
+		 accel->memory_is_decoded ? "mem" : "io");
 	return 0;
 
 free_vectors:

@@ -408,6 +408,7 @@ mod tests {
             base: 0,
             size: 1 << 30,
             interleave: crate::Interleave::NONE,
+            coherency: crate::hdm::Coherency::Host,
             lock: false,
             destination: crate::hdm::Destination::Targets(vec![0]),
         };

@@ -42,7 +42,7 @@ enum Side {
 
 /// Who keeps a device's memory coherent (section 8.2.4.20.7, Target Range Type).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coherency {
+pub enum Coherency {
     /// The host alone: HDM-H, of a Type 3 device.
     Host,
     /// The device: HDM-D, or HDM-DB where software sets Back-Invalidate, of a Type 2 device.
@@ -78,6 +78,8 @@ pub struct DecoderSettings {
     pub size: u64,
     /// Of this level: a port's own, the whole set's on an endpoint.
     pub interleave: Interleave,
+    /// Of the memory there: the target range type of a port's decoder. A device has but one.
+    pub coherency: Coherency,
     /// Keep the decoder as it is until the next reset.
     pub lock: bool,
     /// Where the range goes.
@@ -253,7 +255,10 @@ impl HdmDecoders {
             .with_granularity(settings.interleave.granularity.code())
             .with_ways(settings.interleave.ways.code())
             .with_lock_on_commit(settings.lock)
-            .with_host_only(!self.is_accelerator())
+            .with_host_only(match self.side {
+                Side::Port { .. } => settings.coherency == Coherency::Host,
+                Side::Endpoint { coherency, .. } => coherency == Coherency::Host,
+            })
             .with_commit(true)
             .with_committed(true)
             .with_error(false);

@@ -317,6 +317,7 @@ fn firmware_commits_through_the_same_rules() {
         base: BASE,
         size: GIB,
         interleave: Interleave::NONE,
+        coherency: Coherency::Host,
         lock: false,
         destination: Destination::DpaSkip(0),
     };

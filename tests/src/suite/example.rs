@@ -7,7 +7,7 @@ use super::boot::{lspci_is_content, without_complaint};
 use super::picture;
 use crate::accelerator::USER;
 use crate::guest::{Lab, Machine, Outcome, System};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// A test for each of these files of `vmm/examples`.
 macro_rules! examples {
@@ -49,6 +49,9 @@ fn boots_on(lab: &Lab, system: &System, config: &str) -> Result<()> {
         script += USER;
         script += "section gpu memu-guest gpu-v1\n\
                    section module modprobe cxl_type2_accel\n\
+                   section memory sh -c 'cd /sys/bus/pci/drivers/cxl_type2_accel/0*; cat memory_protocol memory_base; \
+                   cd /sys/bus/cxl/devices/decoder0.0; cat start cap_type2'\n\
+                   section litmus $device litmus\n\
                    section kernels $kernels\n\
                    section unload rmmod cxl_type2_accel\n";
     }
@@ -63,14 +66,29 @@ fn boots_on(lab: &Lab, system: &System, config: &str) -> Result<()> {
     outcome.powered_off()?;
     picture::check(config, &outcome.json("cxl")?)?;
     if has_accelerator {
-        for section in ["gpu", "module", "kernels", "unload"] {
+        for section in ["gpu", "module", "litmus", "kernels", "unload"] {
             outcome.passed(section)?;
         }
+        memory_is_in_its_window(outcome.passed("memory")?)?;
     }
     if has_mailbox {
         a_fabric_manager_sees_its_switch(&outcome)?;
     }
     without_complaint(&without_taint(outcome.passed("dmesg")?))
+}
+
+/// By CXL.mem, at the beginning of the first window, which takes Type 2 memory.
+fn memory_is_in_its_window(memory: &str) -> Result<()> {
+    let words: Vec<&str> = memory.split_whitespace().collect();
+    let address = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
+    let [protocol, base, start, takes_type2] = words[..] else {
+        bail!("{memory}");
+    };
+    ensure!(
+        (protocol, takes_type2) == ("mem", "1") && address(base)? == address(start)?,
+        "{memory}"
+    );
+    Ok(())
 }
 
 /// What `switches.toml` has of the switch with a mailbox: an expander of 512 MiB, and one that is a quarter of another.

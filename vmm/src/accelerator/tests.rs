@@ -32,8 +32,16 @@ struct Machine {
 }
 
 impl Machine {
-    /// `None`, with a line that says so, where there is no KVM.
+    /// One whose kernels run on this machine's processors; `None`, with a line that says so, where there is no KVM.
     fn new() -> Option<Self> {
+        let backend = BackendOptions::Ptx {
+            compute_capability: (7, 5),
+            driver_version: 12090,
+        };
+        Self::with_backend(backend).map(|machine| machine.unwrap())
+    }
+
+    fn with_backend(backend: BackendOptions) -> Option<Result<Self>> {
         if !Path::new("/dev/kvm").exists() {
             println!("skipped: no /dev/kvm");
             return None;
@@ -59,16 +67,16 @@ impl Machine {
                 read_bandwidth: 32.0,
                 write_bandwidth: 32.0,
             },
-            backend: BackendOptions::Ptx {
-                compute_capability: (7, 5),
-                driver_version: 12090,
-            },
+            backend,
             snoop_filter: 1024,
             coherence: Coherence::Mapped,
             watchdog: None,
         };
         let file = Arc::new(memfd("gpu0", MEMORY, PageSize::Base).unwrap());
-        let (function, handle) = attach(&host, &options, &file, MEMORY).unwrap();
+        let (function, handle) = match attach(&host, &options, &file, MEMORY) {
+            Ok(attached) => attached,
+            Err(error) => return Some(Err(error)),
+        };
         let mut hierarchy = Hierarchy::new();
         let root = hierarchy.add_root(0..=0).unwrap();
         let node = hierarchy
@@ -91,7 +99,7 @@ impl Machine {
             machine.config(0x14 + 4 * bar, (base >> 32) as u32);
         }
         machine.config(0x04, 6);
-        Some(machine)
+        Some(Ok(machine))
     }
 
     fn config(&self, register: u64, value: u32) {
@@ -190,9 +198,43 @@ fn the_memory_behind_the_bars_is_mapped_where_they_decode() {
 
 #[test]
 fn a_vector_sum_goes_through_the_registers() {
-    let Some(machine) = Machine::new() else {
+    if let Some(machine) = Machine::new() {
+        adds_vectors(&machine);
+    }
+}
+
+#[test]
+fn a_driver_of_the_host_executes_what_goes_through_the_registers() {
+    // Cargo builds examples of the workspace before its tests, beside them.
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(Path::parent).unwrap();
+    let library = target.join("examples/libstand_in_driver.so");
+    if !library.exists() {
+        println!("skipped: cargo build -p gpu --examples builds the driver");
         return;
+    }
+    let backend = BackendOptions::Cuda { library, device: 0 };
+    if let Some(machine) = Machine::with_backend(backend) {
+        adds_vectors(&machine.unwrap());
+    }
+}
+
+#[test]
+fn a_driver_that_is_not_there_is_named_at_the_start() {
+    let backend = BackendOptions::Cuda {
+        library: "/absent/libcuda.so.1".into(),
+        device: 0,
     };
+    if let Some(machine) = Machine::with_backend(backend) {
+        let error = machine.err().unwrap().to_string();
+        for part in ["gpu0", "/absent/libcuda.so.1"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+/// A program of version 1.
+fn adds_vectors(machine: &Machine) {
     assert_eq!(machine.read(reg::MAGIC), 0x0001_0000_4358_4c32);
     machine.command(cmd::INIT, &[]);
     machine.command(cmd::CTX_CREATE, &[]);

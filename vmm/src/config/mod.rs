@@ -89,7 +89,7 @@
 //! | `window` | | required |
 //! | `size` | a multiple of 256 MiB times its devices | required |
 //! | `type` | `"volatile"` or `"persistent"` | required |
-//! | `devices` | 1, 2, 3, 4, 6, 8, 12 or 16, position 0 first; position `p` lies below target `p % W` of a window over `W` host bridges | required |
+//! | `devices` | 1, 2, 3, 4, 6, 8, 12 or 16 expanders, position 0 first; position `p` lies below target `p % W` of a window over `W` host bridges; or an accelerator, whose driver finds its memory there then | required |
 //! | `granularity` | that of the window, if the window has several targets | the window's |
 //! | `lock` | the decoders are locked until the next reset | `false` |
 //! | `soft_reserved` | the memory map and SRAT name it: memory that is there from the start, for drivers to use | `false` |

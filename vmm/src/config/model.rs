@@ -252,22 +252,30 @@ impl Type3 {
             .saturating_add(self.persistent)
             .saturating_add(self.partitionable)
     }
+}
 
+/// A device of which regions can be made: an expander or an accelerator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member<'c> {
+    /// Where it is plugged in.
+    pub place: Place,
+    /// What regions call it.
+    pub name: &'c str,
+    /// HDM decoders, one for each region that it is part of.
+    pub decoders: usize,
+    /// Bytes that are always volatile, from DPA 0 on.
+    pub volatile: u64,
+    /// Bytes that are always persistent, behind the volatile ones.
+    pub persistent: u64,
+}
+
+impl Member<'_> {
     /// Bytes that are always of one kind.
     #[must_use]
     pub fn capacity_of(&self, kind: MemoryKind) -> u64 {
         match kind {
             MemoryKind::Volatile => self.volatile,
             MemoryKind::Persistent => self.persistent,
-        }
-    }
-
-    /// First DPA of one kind of memory, of a device without partitionable capacity.
-    #[must_use]
-    pub fn base_of(&self, kind: MemoryKind) -> u64 {
-        match kind {
-            MemoryKind::Volatile => 0,
-            MemoryKind::Persistent => self.volatile,
         }
     }
 }
@@ -471,6 +479,41 @@ impl Config {
             Some(Device::Type2(device)) => Some((place, device)),
             _ => None,
         })
+    }
+
+    /// All devices of which regions can be made: the expanders, then the accelerators.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member<'_>> {
+        let expanders = self.devices().map(|(place, device)| Member {
+            place,
+            name: &device.name,
+            decoders: device.decoders,
+            volatile: device.volatile,
+            persistent: device.persistent,
+        });
+        let accelerators = self.accelerators().map(|(place, device)| Member {
+            place,
+            name: &device.name,
+            decoders: devices::ACCELERATOR_DECODERS,
+            volatile: device.memory,
+            persistent: 0,
+        });
+        expanders.chain(accelerators).collect()
+    }
+
+    /// What regions call the device at a port.
+    pub(super) fn member_name(&self, place: &Place) -> &str {
+        let mut members = self.members().into_iter();
+        members
+            .find(|member| member.place == *place)
+            .map_or("", |member| member.name)
+    }
+
+    /// Whether a region is memory of an accelerator's.
+    #[must_use]
+    pub fn is_accelerators(&self, region: &Region) -> bool {
+        self.accelerators()
+            .any(|(place, _)| region.devices.contains(&place))
     }
 
     /// All switches with their places, in the order of the file.

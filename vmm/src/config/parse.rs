@@ -307,8 +307,9 @@ fn region(section: &Section, config: &Config, report: &mut Report) -> Region {
         "name its devices in the order of their positions, such as [\"mem0\"]",
     );
     let (places, names): (Vec<Place>, Vec<&str>) = config
-        .devices()
-        .map(|(place, device)| (place, device.name.as_str()))
+        .members()
+        .into_iter()
+        .map(|member| (member.place, member.name))
         .unzip();
     let devices = resolve(
         section,

@@ -2,7 +2,7 @@
 
 use cxl::CAPACITY_UNIT;
 
-use super::model::{Config, MemoryKind, Place, Region, Window};
+use super::model::{Coherence, Config, MemoryKind, Place, Region, Window};
 use super::reader::alternatives;
 use super::regions::decode_order;
 use super::report::Report;
@@ -96,7 +96,7 @@ fn positions(
     report: &mut Report,
 ) -> bool {
     let key = format!("{key}.devices");
-    let name = |place: &Place| config.device(place).map_or("", |device| &device.name);
+    let name = |place: &Place| config.member_name(place);
     for (position, place) in region.devices.iter().enumerate() {
         if region.devices[..position].contains(place) {
             let problem = format!("{} is there twice", name(place));
@@ -104,16 +104,19 @@ fn positions(
             return false;
         }
     }
-    let mut members = region
+    let mut expanders = region
         .devices
         .iter()
         .filter_map(|place| config.device(place));
-    if let Some(device) = members.find(|device| device.partitionable != 0) {
+    if let Some(device) = expanders.find(|device| device.partitionable != 0) {
         report.error(
             key,
             format!("what of {} is volatile is up to the guest", device.name),
             "let the guest make the region, or give the device no partitionable capacity",
         );
+        return false;
+    }
+    if !accelerators(&key, region, config, report) {
         return false;
     }
     let (ways, bridges) = (region.ways(), window.ways());
@@ -182,6 +185,35 @@ fn positions(
     false
 }
 
+/// An accelerator's memory is its driver's, at one stretch of addresses.
+fn accelerators(key: &str, region: &Region, config: &Config, report: &mut Report) -> bool {
+    let mut found = config.accelerators();
+    let Some((_, device)) = found.find(|(place, _)| region.devices.contains(place)) else {
+        return true;
+    };
+    let name = &device.name;
+    let (problem, mend) = if region.ways() > 1 {
+        (
+            format!("{name} is an accelerator, and its memory is not interleaved"),
+            format!("name {name} alone"),
+        )
+    } else if device.coherence != Coherence::Mapped {
+        (
+            format!("accesses to the memory of {name} are seen through its BAR alone"),
+            format!("remove the region, or the coherence of {name}"),
+        )
+    } else if region.soft_reserved {
+        (
+            format!("{name} is an accelerator, whose driver gives its memory to programs"),
+            "remove soft_reserved".into(),
+        )
+    } else {
+        return true;
+    };
+    report.error(key, problem, mend);
+    false
+}
+
 /// What is wrong with the places of a region's devices, and what to do about it.
 fn explain(misfit: &Misfit, region: &Region, window: &Window, config: &Config) -> (String, String) {
     match misfit {
@@ -206,10 +238,9 @@ fn explain(misfit: &Misfit, region: &Region, window: &Window, config: &Config) -
         ),
         Misfit::Order => match routes::working_order(region, window) {
             Some(order) => {
-                let name = |place| config.device(place).map_or("", |device| &device.name);
                 let order: Vec<String> = order
                     .iter()
-                    .map(|place| format!("{:?}", name(place)))
+                    .map(|place| format!("{:?}", config.member_name(place)))
                     .collect();
                 (
                     format!(
@@ -272,11 +303,12 @@ fn space_in_windows(config: &Config, report: &mut Report) {
 /// No component takes part in more regions than it has decoders for.
 fn decoders(config: &Config, report: &mut Report) {
     let bridges = config.host_bridges.iter().enumerate();
-    let bridges = bridges.map(|(i, bridge)| (Place::host_bridge(i), &bridge.name, bridge.decoders));
+    let bridges =
+        bridges.map(|(i, bridge)| (Place::host_bridge(i), bridge.name.as_str(), bridge.decoders));
     let switches = config.switches();
-    let switches = switches.map(|(place, switch)| (place, &switch.name, switch.decoders));
-    let devices = config.devices();
-    let devices = devices.map(|(place, device)| (place, &device.name, device.decoders));
+    let switches = switches.map(|(place, switch)| (place, switch.name.as_str(), switch.decoders));
+    let devices = config.members().into_iter();
+    let devices = devices.map(|member| (member.place, member.name, member.decoders));
     for (place, name, decoders) in bridges.chain(switches).chain(devices) {
         let leads_through = |device: &Place| {
             *device == place || device.way().any(|(component, _)| component == place)
@@ -296,13 +328,14 @@ fn decoders(config: &Config, report: &mut Report) {
 /// Every device has room for its regions; and in the order of addresses, in which its decoders must stand, volatile
 /// regions come before persistent ones, since their DPAs do (CXL 3.1, 8.2.4.20.12).
 fn capacities(config: &Config, report: &mut Report) {
-    for (port, device) in config.devices() {
+    for device in config.members() {
+        let port = &device.place;
         let mut left = [MemoryKind::Volatile, MemoryKind::Persistent]
             .map(|kind| (kind, device.capacity_of(kind)));
         let mut persistent_before: Option<&str> = None;
         for index in decode_order(config) {
             let region = &config.regions[index];
-            if !region.devices.contains(&port) {
+            if !region.devices.contains(port) {
                 continue;
             }
             let size = region.size_per_device();
@@ -317,11 +350,13 @@ fn capacities(config: &Config, report: &mut Report) {
                             show_size(*left),
                             region.kind
                         ),
-                        format!(
-                            "make the region smaller, or {}.{} larger",
-                            device_key(&port),
-                            region.kind
-                        ),
+                        format!("make the region smaller, or {} larger", {
+                            let key = device_key(port);
+                            match config.is_accelerators(region) {
+                                true => format!("{key}.memory"),
+                                false => format!("{key}.{}", region.kind),
+                            }
+                        }),
                     );
                 }
                 *left = left.saturating_sub(size);

@@ -19,6 +19,8 @@ pub struct RegionPlan {
     pub hpa: u64,
     /// Length in bytes.
     pub size: u64,
+    /// The memory is an accelerator's, which keeps it coherent itself.
+    pub is_accelerators: bool,
     /// The decoders stay as they are until the next reset.
     pub lock: bool,
     /// Decoders of host bridges and switches, each component before those below it.
@@ -98,12 +100,13 @@ impl Config {
         let mut next_hpa = window_bases.to_vec();
         let mut components = BTreeMap::new();
         let mut devices: Vec<DeviceCursor> = self
-            .devices()
-            .map(|(place, device)| DeviceCursor {
-                place,
+            .members()
+            .into_iter()
+            .map(|member| DeviceCursor {
+                place: member.place,
                 decoders: 0,
-                volatile: device.base_of(MemoryKind::Volatile),
-                persistent: device.base_of(MemoryKind::Persistent),
+                volatile: 0,
+                persistent: member.volatile,
                 end: 0,
             })
             .collect();
@@ -115,6 +118,7 @@ impl Config {
                     region,
                     hpa: *hpa,
                     size: self.regions[region].size,
+                    is_accelerators: self.is_accelerators(&self.regions[region]),
                     lock: self.regions[region].lock,
                     ports: self.plan_ports(region, *hpa, &mut components),
                     endpoints: self.plan_endpoints(region, *hpa, &mut devices),

@@ -162,9 +162,7 @@ impl Config {
             flags.collect::<String>(),
         );
         let endpoints = plan.endpoints.iter().map(|endpoint| {
-            let name = self
-                .device(&endpoint.device)
-                .map_or("", |device| &device.name);
+            let name = self.member_name(&endpoint.device);
             let dpa = range(endpoint.dpa, endpoint.dpa_size);
             Node::leaf(format!("position {}: {name}, DPA {dpa}", endpoint.position))
         });

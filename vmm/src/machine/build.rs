@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cxl::decode::{Cfmws, EndpointId};
-use cxl::hdm::{DecoderSettings, Destination};
+use cxl::hdm::{Coherency, DecoderSettings, Destination};
 use cxl::memdev::Clock;
 use cxl::{ComponentRegisters, Granularity, Interleave, Role, Ways, XorMaps};
 use devices::{
@@ -475,12 +475,17 @@ pub(super) fn place(
 /// Commits the decoders of one region at every level, as a firmware does: host bridges and switches first.
 pub(super) fn commit(state: &mut State, plan: &RegionPlan) -> Result<()> {
     let mut effects = Vec::new();
+    let coherency = match plan.is_accelerators {
+        true => Coherency::Device,
+        false => Coherency::Host,
+    };
     for decoder in &plan.ports {
         let ways = decoder.targets.len() as u64;
         let settings = DecoderSettings {
             base: decoder.hpa,
             size: decoder.size,
             interleave: interleave(ways, decoder.granularity)?,
+            coherency,
             lock: plan.lock,
             destination: Destination::Targets(decoder.targets.clone()),
         };
@@ -497,11 +502,14 @@ pub(super) fn commit(state: &mut State, plan: &RegionPlan) -> Result<()> {
             base: decoder.hpa,
             size: decoder.size,
             interleave: interleave(decoder.ways, decoder.granularity)?,
+            coherency,
             lock: plan.lock,
             destination: Destination::DpaSkip(decoder.dpa_skip),
         };
-        if let Some(Device::Type3(device)) = device_at(state, &decoder.device) {
-            device.commit(decoder.decoder, &settings)?;
+        match device_at(state, &decoder.device) {
+            Some(Device::Type2(device)) => device.commit(decoder.decoder, &settings)?,
+            Some(Device::Type3(device)) => device.commit(decoder.decoder, &settings)?,
+            _ => {}
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ fn one_way_takes_the_region_as_it_is() {
             region: 0,
             hpa: 4 * GIB,
             size: 256 * MIB,
+            is_accelerators: false,
             lock: false,
             ports: vec![PortDecoder {
                 component: Place::host_bridge(0),

@@ -115,6 +115,49 @@ fn a_region_of_a_kind_that_its_window_or_devices_do_not_have() {
 }
 
 #[test]
+fn an_accelerators_memory_where_it_cannot_be() {
+    let tree = TREE.replacen(
+        "type = \"type3\"\nname = \"mem0\"\nserial = 1\nvolatile = \"512MiB\"",
+        "type = \"type2\"\nname = \"gpu0\"\nserial = 1\nmemory = \"512MiB\"",
+        1,
+    );
+    Files::new()
+        .parse(&format!("{tree}{}", region("w0", "512MiB", &["gpu0"])))
+        .unwrap();
+    let refused = |tree: &str, region: &str, message: &str| {
+        expect(&format!("{tree}{region}"), &[message]);
+    };
+    refused(
+        &tree,
+        &region("w01", "1GiB", &["gpu0", "mem2"]),
+        "host0.toml:49: region[0].devices: gpu0 is an accelerator, and its memory is not interleaved; name gpu0 alone",
+    );
+    refused(
+        &tree,
+        &format!(
+            "{}soft_reserved = true\n",
+            region("w0", "512MiB", &["gpu0"])
+        ),
+        "host0.toml:49: region[0].devices: gpu0 is an accelerator, whose driver gives its memory to programs; remove soft_reserved",
+    );
+    refused(
+        &tree,
+        &region("w0", "768MiB", &["gpu0"]),
+        "host0.toml:47: region[0].size: it takes 768MiB of each device, and gpu0 has 512MiB of volatile memory left; make the region smaller, or host_bridge[0].root_port[0].device.memory larger",
+    );
+    let observed = tree.replacen(
+        "memory = \"512MiB\"",
+        "memory = \"512MiB\"\ncoherence = \"observed\"",
+        1,
+    );
+    refused(
+        &observed,
+        &region("w0", "512MiB", &["gpu0"]),
+        "host0.toml:50: region[0].devices: accesses to the memory of gpu0 are seen through its BAR alone; remove the region, or the coherence of gpu0",
+    );
+}
+
+#[test]
 fn a_window_too_small_for_its_regions() {
     let source = TREE.replacen("size = \"1GiB\"", "size = \"256MiB\"", 1);
     let second = region("w0", "256MiB", &["mem1"]).replace("r0", "r1");

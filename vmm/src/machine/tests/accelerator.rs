@@ -95,6 +95,29 @@ impl Machine {
 }
 
 #[test]
+fn the_firmware_leaves_an_accelerators_memory_in_its_window_as_device_coherent() {
+    let region = r#"
+[[region]]
+name = "r0"
+window = "w0"
+size = "256MiB"
+type = "volatile"
+devices = ["gpu0"]
+"#;
+    let Some(machine) = Machine::new(&format!("{WITH_ACCELERATOR}{region}")) else {
+        return;
+    };
+    let shown: Vec<u64> = machine.map.list().iter().map(|slot| slot.hpa).collect();
+    assert_eq!(shown, [machine.window(0)]);
+    // Committed, and the target range type is clear.
+    machine.enable(machine.expander(GPU0));
+    for registers in [machine.bridge_registers(0), machine.device_registers(GPU0)] {
+        let control = machine.read_u64(registers + CONTROL);
+        assert_eq!(control & 0x1600, 0x0600, "{control:#x}");
+    }
+}
+
+#[test]
 fn an_accelerators_memory_shows_in_a_window_and_copies_reach_an_expander() {
     let Some(machine) = Machine::new(WITH_ACCELERATOR) else {
         return;

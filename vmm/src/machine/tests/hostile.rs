@@ -53,6 +53,51 @@ targets = ["hb0", "hb1"]
 granularity = "256B"
 "#;
 
+/// As [`THREE_EXPANDERS`], with an accelerator for the last of them.
+const BESIDE_AN_ACCELERATOR: &str = r#"
+[machine]
+memory = "64MiB"
+[boot]
+kernel = "kernel"
+
+[[host_bridge]]
+name = "hb0"
+[[host_bridge.root_port]]
+name = "rp0"
+[host_bridge.root_port.device]
+type = "type3"
+name = "mem0"
+serial = 1
+volatile = "256MiB"
+[[host_bridge.root_port]]
+name = "rp1"
+[host_bridge.root_port.device]
+type = "type2"
+name = "gpu0"
+serial = 3
+memory = "256MiB"
+
+[[host_bridge]]
+name = "hb1"
+[[host_bridge.root_port]]
+name = "rp2"
+[host_bridge.root_port.device]
+type = "type3"
+name = "mem1"
+serial = 2
+volatile = "256MiB"
+
+[[window]]
+name = "w0"
+size = "1GiB"
+targets = ["hb0"]
+[[window]]
+name = "w1"
+size = "512MiB"
+targets = ["hb0", "hb1"]
+granularity = "256B"
+"#;
+
 /// Accesses of each run.
 const ACCESSES: usize = 10_000;
 
@@ -243,6 +288,21 @@ fn the_board_withstands_ten_thousand_hostile_accesses() {
     withstands(&machine);
     // After all that, a guest that follows the rules gets what it asks for.
     let range = machine.commit_mem0();
+    assert_eq!(machine.mapped(), [(range.start, CAPACITY, 0)]);
+}
+
+#[test]
+fn a_board_with_an_accelerator_withstands_ten_thousand_hostile_accesses() {
+    let Some(machine) = Machine::new(BESIDE_AN_ACCELERATOR) else {
+        return;
+    };
+    withstands(&machine);
+    let range = AddressRange {
+        start: machine.window(0),
+        size: CAPACITY,
+    };
+    machine.commit_bridge(0, range, interleaved(1, 256), 1);
+    machine.commit_device(2, range, interleaved(1, 256));
     assert_eq!(machine.mapped(), [(range.start, CAPACITY, 0)]);
 }
 
