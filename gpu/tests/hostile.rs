@@ -69,31 +69,43 @@ fn damage(random: &mut Random, pieces: &mut Vec<String>, pool: &[String]) {
     }
 }
 
+/// What another context has in its memory; no kernel here computes it.
+const SECRET: [u64; 4] = [
+    0x5ec2_e70f_07e2_51de,
+    0x9d15_44c0_f0cc_0bb1,
+    0x1bad_b002_cafe_77aa,
+    0xe1e1_0d7e_5a5a_9393,
+];
+
 #[test]
 fn damaged_texts_compile_or_are_refused_and_their_kernels_end() {
     let pools: Vec<Vec<String>> = TEXTS.iter().map(|text| pieces(text)).collect();
     let pool: Vec<String> = pools.concat();
     let device_limit = Duration::from_millis(4);
     let mut random = Random(7);
-    let mut ran = 0;
+    let (mut ran, mut seen) = (0, [0; 4096]);
     for _ in 0..2000 {
         let mut text = pools[random.below(TEXTS.len())].clone();
         damage(&mut random, &mut text, &pool);
         let text = text.concat();
         let tier = [Tier::Interpreter, Tier::Compiler][random.below(2)];
         let device = Device::with_watchdog(device_limit, tier);
+        let victim = device.sibling();
+        let theirs = victim.upload(&SECRET);
         let Ok(module) = Module::load(&device.context, &text) else {
             continue;
         };
         let names: Vec<String> = module.kernels().map(str::to_owned).collect();
         let buffer = device.buffer(4096);
+        device.context.write(buffer, &[0; 4096]).unwrap();
         for name in names {
             let kernel = module.function(&name).unwrap();
             let params: Vec<u8> = (0..8)
                 .flat_map(|_| {
-                    match random.below(4) {
+                    match random.below(5) {
                         0 => random.next(),
                         1 => random.below(64) as u64,
+                        2 => theirs,
                         _ => buffer,
                     }
                     .to_le_bytes()
@@ -107,6 +119,15 @@ fn damaged_texts_compile_or_are_refused_and_their_kernels_end() {
             // What comes of it is open; that it comes is not.
             let _ = kernel.launch(&config, &params);
             ran += 1;
+        }
+        // Nor can it reach what another context has.
+        let secret = SECRET.map(u64::to_le_bytes).concat();
+        assert_eq!(victim.download(theirs, secret.len()), secret, "{text}");
+        let got = device.context.read(buffer, &mut seen);
+        // After a fault nothing of the context answers.
+        if got.is_ok() {
+            let leaked = |word: &u64| seen.windows(8).any(|bytes| bytes == word.to_le_bytes());
+            assert!(!SECRET.iter().any(leaked), "{text}");
         }
     }
     assert!(ran > 100, "{ran}");

@@ -293,6 +293,13 @@ fn launches_cost_one_exit_each(guest: &mut Guest) -> Result<()> {
     guest.wait_for_step("after the launches")?;
     let cost = Cost::now(guest)?.since(before);
     println!("launches, each waited for: {cost:?}");
+    let view = gpu(guest)?;
+    let empty = |kernel: &serde_json::Value| kernel["launches"].as_u64() >= Some(300);
+    let kernels = view["sessions"][0]["kernels"].as_array();
+    ensure!(
+        kernels.is_some_and(|kernels| kernels.iter().any(empty)),
+        "{view}"
+    );
     ensure!(
         cost.launches == 300 && cost.exits + cost.doorbells <= cost.launches,
         "{cost:?}"

@@ -46,7 +46,7 @@ unsupported! {
         cuMemcpyAtoH_v2 cuMemcpyDtoA_v2 cuMemcpyHtoAAsync_v2 cuMemcpyHtoA_v2 cuTexRefGetAddress_v2
         cuTexRefSetAddress2D_v2 cuTexRefSetAddress_v2;
     4000:
-        cuMemHostRegister cuMemHostUnregister cuMemcpy3DPeer cuMemcpy3DPeerAsync;
+        cuMemHostRegister cuMemHostUnregister cuMemcpy3DPeer cuMemcpy3DPeerAsync cuProfilerInitialize;
     4010:
         cuIpcCloseMemHandle cuIpcGetEventHandle cuIpcGetMemHandle cuIpcOpenEventHandle cuIpcOpenMemHandle
         cuTexRefSetAddress2D_v3;
