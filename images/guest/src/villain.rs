@@ -94,6 +94,13 @@ fn expanders() -> Result<Vec<Function>> {
     functions(0x8086, 0x0d93)
 }
 
+/// The expanders and the accelerator.
+fn devices() -> Result<Vec<Function>> {
+    let mut found = expanders()?;
+    found.extend(functions(0x8086, 0x0d92)?);
+    Ok(found)
+}
+
 fn hammer(bar: &Bar, random: &mut Random, rounds: u64) {
     for _ in 0..rounds {
         let width = 1 << random.below(4);
@@ -109,7 +116,7 @@ fn hammer(bar: &Bar, random: &mut Random, rounds: u64) {
 
 fn random_bars() -> Result<()> {
     let mut random = Random::new();
-    for function in expanders()? {
+    for function in devices()? {
         function.unbind();
         for index in [0, 2, 4] {
             if let Ok(bar) = function.map_bar(index) {
@@ -122,8 +129,8 @@ fn random_bars() -> Result<()> {
 
 fn random_config() -> Result<()> {
     let mut random = Random::new();
-    // Not the virtio console that carries the verdict, nor the bridges above the expanders.
-    for function in expanders()? {
+    // Not the virtio console that carries the verdict, nor the bridges above the devices.
+    for function in devices()? {
         function.unbind();
         for _ in 0..ROUNDS {
             let width = 1 << random.below(3);
@@ -146,7 +153,7 @@ const COMMAND: u64 = 0x04;
 const MEMORY_SPACE: u64 = 1 << 1;
 
 fn stacked_bars() -> Result<()> {
-    for function in expanders()? {
+    for function in devices()? {
         function.unbind();
         // The BARs are 64 bits wide: two registers each.
         let (low, high) = (
@@ -391,7 +398,7 @@ fn uncommitted_window() -> Result<()> {
 }
 
 fn reset_storm() -> Result<()> {
-    for function in expanders()? {
+    for function in devices()? {
         function.unbind();
         for _ in 0..100 {
             function.reset()?;

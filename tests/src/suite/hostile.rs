@@ -29,7 +29,20 @@ cases! {
     a_storm_of_resets = "reset-storm",
 }
 
-const HARDWARE: &str = include_str!("../../../vmm/examples/two-bridges.toml");
+const HARDWARE: &str = concat!(
+    include_str!("../../../vmm/examples/two-bridges.toml"),
+    r#"
+[[host_bridge]]
+name = "hb2"
+[[host_bridge.root_port]]
+name = "rp2"
+[host_bridge.root_port.device]
+type = "type2"
+name = "gpu0"
+serial = 0x3
+memory = "256MiB"
+"#
+);
 
 fn survives(lab: &Lab, case: &str) -> Result<()> {
     let hardware = format!("rng = true\n{HARDWARE}");
