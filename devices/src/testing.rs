@@ -25,6 +25,7 @@ pub fn expander_config() -> Type3Config {
         volatile: 256 * MIB,
         persistent: 512 * MIB,
         partitionable: 0,
+        dynamic: Vec::new(),
         labels: vec![0; LABELS],
         nonvolatile: cxl::memdev::NonVolatile::default(),
         link: LINK,

@@ -130,7 +130,7 @@ impl Type2 {
                 decoders: ACCELERATOR_DECODERS,
                 capacity,
             },
-            cdat: cxl::cdat::memory_device(capacity, 0, &performance)?,
+            cdat: cxl::cdat::memory_device(capacity, 0, &[], &performance)?,
         })?;
         Ok(Self {
             endpoint,

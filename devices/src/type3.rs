@@ -15,6 +15,7 @@ use cxl::dvsec::{self, RegisterBlockId};
 use cxl::event::Event;
 use cxl::hdm::{DecoderSettings, EndpointDecoder};
 use cxl::mailbox::ReturnCode;
+use cxl::memdev::dynamic::{DynamicRegion, Extent};
 use cxl::memdev::fabric::Sharing;
 use cxl::memdev::health::HealthInfo;
 use cxl::memdev::poison::PoisonSource;
@@ -48,10 +49,12 @@ const MSIX: MsixLayout = MsixLayout {
     pba_offset: Cpmu::SIZE as u32 + 0x800,
     vectors: 16,
 };
-/// Message numbers of the mailbox, of the informational, warning, failure and fatal event logs, and of the CPMU.
+/// Message numbers of the mailbox, of the informational, warning, failure and fatal event logs, of the CPMU, and of the event
+/// log of dynamic capacity.
 const MAILBOX_VECTOR: u8 = 0;
 const EVENT_VECTORS: [u8; 4] = [1, 2, 3, 4];
 const CPMU_VECTOR: u8 = 5;
+const DYNAMIC_VECTOR: u8 = 6;
 /// What the device tells of its firmware.
 const FIRMWARE_REVISION: &str = concat!("MEMU ", env!("CARGO_PKG_VERSION"));
 /// A persistent flush of what is in flight: 1 s at most; the media is the host's memory and needs no power of its own.
@@ -70,6 +73,8 @@ pub struct Type3Config {
     pub persistent: u64,
     /// Bytes between them that the host makes one or the other, persistent at first; a multiple of 256 MiB.
     pub partitionable: u64,
+    /// Behind all of them, addresses for memory that comes and goes.
+    pub dynamic: Vec<DynamicRegion>,
     /// The label storage area as it is; empty if there is none.
     pub labels: Vec<u8>,
     /// What it remembers of when it was last on.
@@ -149,6 +154,7 @@ impl Type3 {
             volatile,
             persistent,
             partitionable,
+            dynamic,
             labels,
             nonvolatile,
             link,
@@ -162,6 +168,7 @@ impl Type3 {
                 volatile,
                 persistent,
                 partitionable,
+                dynamic,
                 lsa: labels,
                 nonvolatile,
                 identity: Identity {
@@ -175,7 +182,7 @@ impl Type3 {
                 firmware_revision: FIRMWARE_REVISION.into(),
                 mailbox_vector: MAILBOX_VECTOR,
                 event_vectors: EVENT_VECTORS,
-                ..MemdevConfig::default()
+                dynamic_vector: DYNAMIC_VECTOR,
             },
             clock,
         )?;
@@ -206,8 +213,16 @@ impl Type3 {
             device: dvsec,
             locked: dvsec::device::locked_writable(),
             further: &[dvsec::device::gpf(GPF_DURATION, 0)],
-            role: Role::Endpoint { decoders, capacity },
-            cdat: cxl::cdat::memory_device(partition.volatile, partition.persistent, &performance)?,
+            role: Role::Endpoint {
+                decoders,
+                capacity: device.memdev().address_space(),
+            },
+            cdat: cxl::cdat::memory_device(
+                partition.volatile,
+                partition.persistent,
+                device.memdev().dynamic_regions(),
+                &performance,
+            )?,
         })?;
         // RW1CS: software reads after the reset why it had to make it.
         endpoint.retain_dvsec_u16(STATUS_OFFSET, Retention::Sticky);
@@ -287,6 +302,11 @@ impl Type3 {
         self.endpoint.set_dvsec_u16(STATUS_OFFSET, status);
         out.push(Effect::DecodersChanged);
         true
+    }
+
+    /// Whether it contains an error by being viral.
+    pub fn is_viral(&self) -> bool {
+        self.viral
     }
 
     /// Lets it fail, or work again: see [`DeviceRegisters::set_fault`].
@@ -369,6 +389,35 @@ impl Type3 {
         out: &mut Vec<Effect>,
     ) -> Result<(), ReturnCode> {
         let result = self.device.mend_poison(dpa, len, &mut self.scratch);
+        self.drain(out);
+        result
+    }
+
+    /// Offers memory to the host: see [`Memdev::offer_extents`].
+    ///
+    /// # Errors
+    /// The return code that says why not.
+    pub fn offer_extents(
+        &mut self,
+        extents: &[Extent],
+        out: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        let result = self.device.offer_extents(extents, &mut self.scratch);
+        self.drain(out);
+        result
+    }
+
+    /// Asks for memory back, or takes it: see [`Memdev::reclaim_extent`].
+    ///
+    /// # Errors
+    /// The return code that says why not.
+    pub fn reclaim_extent(
+        &mut self,
+        extent: &Extent,
+        force: bool,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        let result = self.device.reclaim_extent(extent, force, &mut self.scratch);
         self.drain(out);
         result
     }

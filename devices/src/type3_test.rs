@@ -534,7 +534,8 @@ fn a_label_write_past_the_end_changes_nothing() {
 fn the_cdat_is_read_over_doe() {
     let config = expander_config();
     let expected =
-        cxl::cdat::memory_device(config.volatile, config.persistent, &config.performance).unwrap();
+        cxl::cdat::memory_device(config.volatile, config.persistent, &[], &config.performance)
+            .unwrap();
     assert_eq!(probe().cdat(), expected.bytes());
 }
 

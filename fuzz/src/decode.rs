@@ -86,7 +86,16 @@ fn topology(input: &mut Input) -> Topology {
             id: EndpointId(id),
             mem_enable: input.u8() & 1 == 0,
             decoders,
+            memory: Vec::new(),
         });
+    }
+    // Behind all that decodes: a device has memory throughout, or in some pieces.
+    for endpoint in &mut topology.endpoints {
+        let start = |input: &mut Input| address(input) / 2;
+        endpoint.memory = match input.u8() % 4 {
+            0 => std::iter::once(0..u64::MAX).collect(),
+            pieces => (0..pieces).map(|_| start(input)..address(input)).collect(),
+        };
     }
     topology
 }
@@ -114,6 +123,17 @@ pub fn decode(data: &[u8]) {
                 .any(|window| holds(window, mapping.base, mapping.size)),
             "{mapping:x?} lies in no window"
         );
+        for member in &mapping.members {
+            let end = member.dpa.saturating_add(mapping.member_size());
+            let endpoint = &topology.endpoints[member.endpoint.0 as usize];
+            assert!(
+                endpoint
+                    .memory
+                    .iter()
+                    .any(|piece| piece.start <= member.dpa && end <= piece.end),
+                "{member:x?} has no memory in {mapping:x?}"
+            );
+        }
         for _ in 0..8 {
             let hpa = mapping.base.wrapping_add(input.u64() % mapping.size.max(1));
             let Some((endpoint, dpa)) = mapping.hpa_to_dpa(hpa) else {

@@ -1,3 +1,4 @@
+use cxl::memdev::dynamic::Extent;
 use pci::Function;
 
 use crate::MOST_EFFECTS;
@@ -20,6 +21,9 @@ const LAST_RETURN_CODE: u64 = 0x1e;
 const SETS: [u8; 9] = [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x43, 0x44, 0x48];
 /// More command sets, of which Identify, partitions and our vendor commands are.
 const MORE_SETS: [u8; 7] = [0x40, 0x41, 0x42, 0x45, 0x46, 0x00, 0xc0];
+
+/// Where the expander's dynamic capacity begins.
+const DYNAMIC: u64 = 768 << 20;
 
 /// Reads eight bytes at an offset.
 type Read<'a> = &'a mut dyn FnMut(u64) -> u64;
@@ -49,6 +53,17 @@ pub fn mailbox(data: &[u8]) {
 
 fn of_expander(input: &mut Input<'_>) {
     let mut function = expander();
+    // Some memory for the host to accept.
+    for number in 0..4 {
+        let extent = Extent {
+            dpa: DYNAMIC + number * (2 << 20),
+            len: 2 << 20,
+            ..Extent::default()
+        };
+        function
+            .offer_extents(&[extent], &mut Vec::new())
+            .expect("blocks of the region");
+    }
     let read = |function: &mut devices::Type3, offset| {
         let mut value = [0; 8];
         function.bar_read(DEVICE_BAR, offset, &mut value, &mut Vec::new());

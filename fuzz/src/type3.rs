@@ -2,6 +2,7 @@
 
 use cxl::cdat::Performance;
 use cxl::memdev::Clock;
+use cxl::memdev::dynamic::DynamicRegion;
 use devices::{Part, Type3, Type3Config};
 use pci::{Link, LinkSpeed, LinkWidth};
 
@@ -18,7 +19,8 @@ pub const PERFORMANCE: Performance = Performance {
     write_bandwidth: 16.0,
 };
 
-/// An expander of 256 MiB volatile and 256 MiB persistent memory, with a label storage area of 4 KiB. Its clock stands still.
+/// An expander of 256 MiB volatile and 256 MiB persistent memory, as much that can be either, and addresses for as much that
+/// comes and goes, with a label storage area of 4 KiB. Its clock stands still.
 pub fn expander() -> Type3 {
     expander_of(Part::Whole)
 }
@@ -36,6 +38,13 @@ pub fn expander_with(part: Part, clock: Clock) -> Type3 {
         volatile: 256 << 20,
         persistent: 256 << 20,
         partitionable: 256 << 20,
+        dynamic: vec![DynamicRegion {
+            base: 768 << 20,
+            decode_len: 256 << 20,
+            len: 256 << 20,
+            block_size: 2 << 20,
+            dsmas: 2,
+        }],
         labels: vec![0; 4096],
         nonvolatile: cxl::memdev::NonVolatile::default(),
         link: LINK,

@@ -296,7 +296,7 @@ impl Board {
         self.perform(state, effects);
     }
 
-    fn memory(&self, address: u64, access: Access<'_>) {
+    fn memory(&self, address: u64, mut access: Access<'_>) {
         let len = access.len();
         if let Some(offset) = address
             .checked_sub(ECAM_BASE)
@@ -334,6 +334,17 @@ impl Board {
                 .position(in_window)
                 .map_or(Responder::Nobody, Responder::UnmappedWindow),
         };
+        if matches!(responder, Responder::UnmappedWindow(_)) {
+            drop(state);
+            // What is kept of a range is away for a moment when the rest of it goes.
+            if self
+                .windows()
+                .is_some_and(|windows| windows.access(address, &mut access))
+            {
+                return;
+            }
+            state = self.lock();
+        }
         state.count(responder);
         match access {
             Access::Read(data) => state.hierarchy.memory_read(address, data, &mut effects),
@@ -361,13 +372,16 @@ impl Board {
 }
 
 /// A read to be answered or a write to be taken.
-enum Access<'a> {
+pub enum Access<'a> {
+    /// The data that the guest gets.
     Read(&'a mut [u8]),
+    /// The data that it stores.
     Write(&'a [u8]),
 }
 
 impl Access<'_> {
-    fn len(&self) -> u64 {
+    /// Bytes.
+    pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Read(data) => data.len() as u64,
             Self::Write(data) => data.len() as u64,

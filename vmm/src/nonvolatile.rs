@@ -106,6 +106,7 @@ mod tests {
             volatile: 256 << 20,
             persistent: 0,
             partitionable: 0,
+            dynamic: Vec::new(),
             backing,
             labels: None,
             shared,

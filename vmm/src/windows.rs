@@ -15,12 +15,13 @@ use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
 };
 
-use crate::board::Board;
+use crate::board::{Access, Board};
 use crate::error::{Error, Result};
 use crate::kvm::{MemoryMap, Permission};
 use crate::media::{Media, MediaSpec, Piece};
 
 pub use self::poison::BadLine;
+use self::poison::PAGE;
 
 /// The windows of a machine.
 pub struct Windows {
@@ -187,6 +188,27 @@ impl Windows {
             Ok(guard) => guard.replace(memory),
             Err(poisoned) => poisoned.into_inner().replace(memory),
         }
+    }
+
+    /// Does an access that the guest was stopped for, if what it is to is shown by now, and is good: false if it is not.
+    pub fn access(&self, hpa: u64, access: &mut Access<'_>) -> bool {
+        let state = self.lock();
+        let Some(shown) = state.shown.iter().find(|shown| shown.holds(hpa)) else {
+            return false;
+        };
+        let at = hpa - shown.mapping.base;
+        let fits = shown.mapping.size - at >= access.len();
+        let ends = [hpa, hpa.saturating_add(access.len().saturating_sub(1))];
+        let bad = |at: &u64| state.poisoned.contains_key(&(at - at % PAGE));
+        if !fits || ends.iter().any(bad) {
+            return false;
+        }
+        let Piece { store, offset, .. } = &shown.piece;
+        let done = match access {
+            Access::Read(data) => store.read(offset + at, data),
+            Access::Write(data) => store.write(offset + at, data),
+        };
+        done.inspect_err(|error| log::error!("{error}")).is_ok()
     }
 
     /// What is shown now.

@@ -8,6 +8,7 @@ mod table;
 pub use table::{Cdat, Cost, DataType, Dsemts, Dslbis, Dsmas, EfiMemoryType, Sslbis, Structure};
 
 use crate::Error;
+use crate::memdev::dynamic::DynamicRegion;
 
 /// The cost of one range of memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,29 +23,47 @@ pub struct Performance {
     pub write_bandwidth: f64,
 }
 
-/// The table of a device with `volatile` bytes from DPA 0 on, and `persistent` bytes after them.
+/// The table of a device with `volatile` bytes from DPA 0 on, `persistent` bytes after them, and regions of dynamic capacity.
 ///
 /// A part of no size has no structures. Fails if a latency is above 65534 ns or a bandwidth above 65534 GB/s.
 pub fn memory_device(
     volatile: u64,
     persistent: u64,
+    dynamic: &[DynamicRegion],
     performance: &Performance,
 ) -> Result<Cdat, Error> {
-    let parts = [
-        (0, false, 0, volatile, EfiMemoryType::SpecificPurpose),
-        (1, true, volatile, persistent, EfiMemoryType::Reserved),
+    let range = |handle, dpa, len| Dsmas {
+        handle,
+        non_volatile: false,
+        dynamic_capacity: false,
+        dpa,
+        len,
+    };
+    let fixed = [
+        (range(0, 0, volatile), EfiMemoryType::SpecificPurpose),
+        (
+            Dsmas {
+                non_volatile: true,
+                ..range(1, volatile, persistent)
+            },
+            EfiMemoryType::Reserved,
+        ),
     ];
+    let dynamic = dynamic.iter().map(|region| {
+        let dsmas = Dsmas {
+            dynamic_capacity: true,
+            ..range(region.dsmas, region.base, region.decode_len)
+        };
+        // Nothing is there when firmware looks.
+        (dsmas, EfiMemoryType::Reserved)
+    });
     let mut structures = Vec::new();
-    for (handle, non_volatile, dpa, len, memory_type) in parts {
+    for (dsmas, memory_type) in fixed.into_iter().chain(dynamic) {
+        let Dsmas { handle, len, .. } = dsmas;
         if len == 0 {
             continue;
         }
-        structures.push(Structure::Dsmas(Dsmas {
-            handle,
-            non_volatile,
-            dpa,
-            len,
-        }));
+        structures.push(Structure::Dsmas(dsmas));
         structures.extend(costs(performance)?.map(|(data_type, cost)| {
             Structure::Dslbis(Dslbis {
                 dsmas: handle,
@@ -164,7 +183,7 @@ mod tests {
     }
 
     fn both() -> TableAccess {
-        TableAccess::new(memory_device(256 * MIB, 512 * MIB, &performance()).unwrap())
+        TableAccess::new(memory_device(256 * MIB, 512 * MIB, &[], &performance()).unwrap())
     }
 
     /// Reads the table as software does: from handle 0 on, following the next handles.
@@ -258,14 +277,14 @@ mod tests {
                 read_bandwidth: gb_per_s,
                 ..performance()
             };
-            let access = TableAccess::new(memory_device(256 * MIB, 0, &cost).unwrap());
+            let access = TableAccess::new(memory_device(256 * MIB, 0, &[], &cost).unwrap());
             assert_eq!(costs(&access)[2], (4, unit, value), "{gb_per_s} GB/s");
         }
     }
 
     #[test]
     fn a_volatile_device_has_one_range() {
-        let access = TableAccess::new(memory_device(256 * MIB, 0, &performance()).unwrap());
+        let access = TableAccess::new(memory_device(256 * MIB, 0, &[], &performance()).unwrap());
         assert_eq!(read_all(&access).len(), 7);
         assert_eq!(access.table().bytes().len(), 160);
     }
@@ -314,7 +333,7 @@ mod tests {
             ..performance()
         };
         for cost in [slow, fast, endless] {
-            let refused = memory_device(MIB, 0, &cost);
+            let refused = memory_device(MIB, 0, &[], &cost);
             assert!(matches!(refused, Err(Error::TooLarge { .. })), "{cost:?}");
         }
     }

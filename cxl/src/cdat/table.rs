@@ -15,6 +15,8 @@ pub struct Dsmas {
     pub handle: u8,
     /// The media keeps its contents without power.
     pub non_volatile: bool,
+    /// Memory comes and goes in it.
+    pub dynamic_capacity: bool,
     /// First device address.
     pub dpa: u64,
     /// Bytes.
@@ -24,13 +26,16 @@ pub struct Dsmas {
 impl Dsmas {
     /// Flag for persistent media.
     const NON_VOLATILE: u8 = 1 << 2;
+    /// Flag for dynamic capacity.
+    const DYNAMIC_CAPACITY: u8 = 1 << 5;
 
     fn entry(&self) -> Vec<u8> {
-        let flags = if self.non_volatile {
-            Self::NON_VOLATILE
-        } else {
-            0
-        };
+        let flags = [
+            (self.non_volatile, Self::NON_VOLATILE),
+            (self.dynamic_capacity, Self::DYNAMIC_CAPACITY),
+        ];
+        let flags = flags.iter().filter(|(set, _)| *set);
+        let flags = flags.fold(0, |flags, (_, flag)| flags | flag);
         let mut entry = vec![0, 0, 24, 0, self.handle, flags, 0, 0];
         entry.extend(self.dpa.to_le_bytes());
         entry.extend(self.len.to_le_bytes());

@@ -9,8 +9,10 @@ mod oracle_tests;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range as Span;
+
 use crate::hdm::{EndpointDecoder, PortDecoder};
-use crate::interleave::Interleave;
+use crate::interleave::{Interleave, XorMaps};
 
 /// Names an endpoint of a [`Topology`]; the caller chooses the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +67,9 @@ pub struct Endpoint {
     pub mem_enable: bool,
     /// Committed and enabled decoders.
     pub decoders: Vec<EndpointDecoder>,
+    /// Where it has memory, by device address: what decoders lead to elsewhere, such as dynamic capacity that the host does
+    /// not have, is not there.
+    pub memory: Vec<Span<u64>>,
 }
 
 /// All decoders of a host.
@@ -128,6 +133,60 @@ impl Mapping {
         self.base
             .checked_add(self.interleave.hpa_offset(position, offset)?)
     }
+
+    /// The parts behind which every member has memory, each of them in one piece of it.
+    ///
+    /// Pieces are not joined where they meet, so that none that is in use changes when another comes or goes.
+    fn present(self, memory: impl Fn(EndpointId) -> Option<Vec<Span<u64>>>) -> Vec<Self> {
+        let all = 0..self.member_size();
+        let mut parts = vec![all.clone()];
+        for member in &self.members {
+            let pieces = memory(member.endpoint).unwrap_or_default();
+            let pieces = pieces.iter().filter_map(|piece| {
+                let end = piece.end.checked_sub(member.dpa)?;
+                Some(piece.start.saturating_sub(member.dpa)..end)
+            });
+            parts = pieces
+                .flat_map(|piece| parts.iter().map(move |part| overlap(part, &piece)))
+                .filter(|part| !part.is_empty())
+                .collect();
+        }
+        if parts == [all] {
+            return vec![self];
+        }
+        parts
+            .into_iter()
+            .filter_map(|part| self.part(part))
+            .collect()
+    }
+
+    /// The whole chunks in `offsets` of every member's part.
+    fn part(&self, offsets: Span<u64>) -> Option<Self> {
+        let ways = self.interleave.ways.count();
+        let chunk = match ways {
+            1 => 1,
+            // Which member a chunk belongs to depends on all bits of its address then, and not on its turn.
+            _ if self.interleave.xor != XorMaps::NONE => return None,
+            _ => self.interleave.granularity.bytes(),
+        };
+        let start = offsets.start.checked_next_multiple_of(chunk)?;
+        let end = offsets.end - offsets.end % chunk;
+        let len = end.checked_sub(start).filter(|len| *len > 0)?;
+        let member = |member: &Member| {
+            let dpa = member.dpa.checked_add(start)?;
+            Some(Member { dpa, ..*member })
+        };
+        Some(Self {
+            base: self.base.checked_add(start.checked_mul(ways)?)?,
+            size: len.checked_mul(ways)?,
+            interleave: self.interleave,
+            members: self.members.iter().map(member).collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn overlap(one: &Span<u64>, other: &Span<u64>) -> Span<u64> {
+    one.start.max(other.start)..one.end.min(other.end)
 }
 
 /// A range that some endpoint decodes: what all decoders on the way have to agree on.
@@ -141,7 +200,8 @@ struct Range {
 /// The completely and consistently decoded ranges, by increasing host address.
 ///
 /// A range is among them if every position of its interleave set is routed, through each level, to a
-/// device of its own, enabled, whose decoder has the same base, size, ways and granularity.
+/// device of its own, enabled, whose decoder has the same base, size, ways and granularity; and of it what all of these
+/// devices have memory for.
 pub fn resolve(topology: &Topology) -> Vec<Mapping> {
     let mut ranges: Vec<Range> = Vec::new();
     for endpoint in topology
@@ -158,12 +218,17 @@ pub fn resolve(topology: &Topology) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = ranges
         .iter()
         .filter_map(|range| topology.mapping(range))
+        .flat_map(|mapping| mapping.present(|id| Some(topology.endpoint(id)?.memory.clone())))
         .collect();
     mappings.sort_by_key(|mapping| mapping.base);
     mappings
 }
 
 impl Topology {
+    fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.id == id)
+    }
+
     /// The mapping of `range`, if all of it is decoded.
     fn mapping(&self, range: &Range) -> Option<Mapping> {
         let window = self
@@ -178,7 +243,7 @@ impl Topology {
             if members.iter().flatten().any(|member| member.endpoint == id) {
                 return None;
             }
-            let endpoint = self.endpoints.iter().find(|endpoint| endpoint.id == id)?;
+            let endpoint = self.endpoint(id)?;
             let decoder = endpoint
                 .decoders
                 .iter()

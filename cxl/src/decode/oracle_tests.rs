@@ -138,6 +138,7 @@ fn topology(split: &Split, size: u64) -> Topology {
                         id: EndpointId(number([a, b, c, d])),
                         mem_enable: true,
                         decoders: vec![decoder.clone()],
+                        memory: std::iter::once(0..decoder.size).collect(),
                     });
                 }
             }

@@ -29,6 +29,11 @@ fn port_decoder(size: u64, interleave: Interleave, targets: &[u8]) -> PortDecode
     }
 }
 
+/// Memory in one piece.
+fn piece(range: Span<u64>) -> Vec<Span<u64>> {
+    std::iter::once(range).collect()
+}
+
 fn endpoint(id: u32, size: u64, interleave: Interleave, dpa: u64) -> Endpoint {
     let decoder = EndpointDecoder {
         base: BASE,
@@ -40,6 +45,7 @@ fn endpoint(id: u32, size: u64, interleave: Interleave, dpa: u64) -> Endpoint {
         id: EndpointId(id),
         mem_enable: true,
         decoders: vec![decoder],
+        memory: piece(0..16 * GIB),
     }
 }
 
@@ -262,4 +268,78 @@ fn addresses_translate_both_ways() {
     assert_eq!(mapping.dpa_to_hpa(EndpointId(10), GIB / 4), None);
     assert_eq!(mapping.dpa_to_hpa(EndpointId(20), 0), None);
     assert_eq!(mapping.dpa_to_hpa(EndpointId(99), 0), None);
+}
+
+/// The ranges of host addresses that are mapped, with the first members' device addresses.
+fn ranges(topology: &Topology) -> Vec<(u64, u64, u64)> {
+    let mappings = resolve(topology);
+    let first = |mapping: &Mapping| (mapping.base, mapping.size, mapping.members[0].dpa);
+    mappings.iter().map(first).collect()
+}
+
+#[test]
+fn what_a_device_has_no_memory_for_is_not_mapped() {
+    const MIB: u64 = 1 << 20;
+    let dpa = 0x1000_0000;
+    let mut topology = Topology {
+        windows: vec![window(Interleave::NONE, &[7])],
+        host_bridges: vec![bridge(
+            7,
+            port_decoder(GIB, Interleave::NONE, &[3]),
+            &[(3, 0)],
+        )],
+        endpoints: vec![endpoint(0, GIB, Interleave::NONE, dpa)],
+    };
+    // Memory below the range, two pieces that meet in it, one at its end and beyond, and one behind it.
+    topology.endpoints[0].memory = vec![
+        0..dpa,
+        dpa..dpa + 2 * MIB,
+        dpa + 2 * MIB..dpa + 6 * MIB,
+        dpa + GIB - 4096..dpa + GIB + MIB,
+        dpa + 2 * GIB..u64::MAX,
+    ];
+    assert_eq!(
+        ranges(&topology),
+        [
+            (BASE, 2 * MIB, dpa),
+            (BASE + 2 * MIB, 4 * MIB, dpa + 2 * MIB),
+            (BASE + GIB - 4096, 4096, dpa + GIB - 4096),
+        ]
+    );
+    topology.endpoints[0].memory.clear();
+    assert_eq!(resolve(&topology), []);
+}
+
+#[test]
+fn of_a_set_is_mapped_what_all_members_have_memory_for_in_whole_chunks() {
+    let mut topology = four_ways();
+    let set = resolve(&topology).remove(0);
+    // Member 0 begins at device address 0, member 3 at 256 MiB.
+    topology.endpoints[0].memory = piece(0x1010..0x4000);
+    topology.endpoints[2].memory = vec![0..0x1000_3080, 0x1000_3080..0x2000_0000];
+    // Chunks of 256 bytes, of which 0x3000 is half in either piece.
+    let mapped = ranges(&topology);
+    assert_eq!(
+        mapped,
+        [
+            (BASE + 4 * 0x1100, 4 * 0x1f00, 0x1100),
+            (BASE + 4 * 0x3100, 4 * 0xf00, 0x3100),
+        ]
+    );
+    // Every byte is where it was in the whole set.
+    for part in resolve(&topology) {
+        for hpa in (part.base..part.base + part.size).step_by(64) {
+            assert_eq!(part.hpa_to_dpa(hpa), set.hpa_to_dpa(hpa), "{hpa:#x}");
+        }
+    }
+    // By parities the turn of a chunk depends on more than its place in a part.
+    topology.windows[0].interleave = interleave(2, 256).with_xor(XorMaps::spread(
+        Ways::new(2).unwrap(),
+        Granularity::new(256).unwrap(),
+    ));
+    assert_eq!(resolve(&topology), []);
+    for endpoint in &mut topology.endpoints {
+        endpoint.memory = piece(0..16 * GIB);
+    }
+    assert_eq!(resolve(&topology).len(), 1);
 }

@@ -20,6 +20,7 @@ pub(crate) use mailbox::{Behind, MailboxRegisters};
 use crate::access;
 use crate::event::Event;
 use crate::mailbox::{Entry, ReturnCode, dispatch};
+use crate::memdev::dynamic::Extent;
 use crate::memdev::health::HealthInfo;
 use crate::memdev::poison::PoisonSource;
 use crate::memdev::{Clock, Memdev, MemdevConfig};
@@ -92,6 +93,31 @@ impl DeviceRegisters {
         effects: &mut Vec<Effect>,
     ) -> Result<(), ReturnCode> {
         self.memdev.add_poison(dpa, len, source, effects)
+    }
+
+    /// Offers memory to the host: see [`Memdev::offer_extents`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn offer_extents(
+        &mut self,
+        extents: &[Extent],
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        self.memdev.offer_extents(extents, effects)
+    }
+
+    /// Asks for memory back, or takes it: see [`Memdev::reclaim_extent`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn reclaim_extent(
+        &mut self,
+        extent: &Extent,
+        force: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        self.memdev.reclaim_extent(extent, force, effects)
     }
 
     /// Makes lines of the media good: see [`Memdev::mend_poison`].

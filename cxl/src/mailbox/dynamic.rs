@@ -30,6 +30,11 @@ pub(super) struct Configuration {
     extents_left: u32,
 }
 
+impl Configuration {
+    /// Flags of a region: what is released is emptied.
+    const SANITIZE_ON_RELEASE: u8 = 1 << 0;
+}
+
 impl Reply for Configuration {
     fn encode(&self, output: &mut Vec<u8>) {
         output.extend([self.total, self.regions.len() as u8]);
@@ -40,8 +45,7 @@ impl Reply for Configuration {
             output.extend(region.len.to_le_bytes());
             output.extend(region.block_size.to_le_bytes());
             output.extend(u32::from(region.dsmas).to_le_bytes());
-            // No flags: what is released is not sanitized.
-            output.extend([0; 4]);
+            output.extend([Self::SANITIZE_ON_RELEASE, 0, 0, 0]);
         }
         // Extents there can be, and can be more; as many tags.
         for count in [MOST_EXTENTS as u32, self.extents_left].repeat(2) {
@@ -313,7 +317,7 @@ mod tests {
             .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
             .collect();
         assert_eq!(words, [BASE + 512 * MIB, 2, 256 * MIB, BLOCK]);
-        assert_eq!(reply[40..48], [7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reply[40..48], [7, 0, 0, 0, 1, 0, 0, 0]);
         let most = MOST_EXTENTS as u8;
         assert_eq!(reply[48..56], [most, 0, 0, 0, most, 0, 0, 0]);
         assert_eq!(bench.run(0x4800, &[1, 2]), Err(ReturnCode::InvalidInput));
@@ -397,7 +401,12 @@ mod tests {
             bench.run(0x4803, &list(&[extent(2, 1), extent(7, 1)], 0)),
             Ok(vec![])
         );
-        assert_eq!(bench.effects, [Effect::AccessChanged]);
+        // Out of reach, and then empty.
+        let zeroed = |number| Effect::MediaZeroed {
+            dpa: BASE + number * BLOCK,
+            len: BLOCK,
+        };
+        assert_eq!(bench.effects, [Effect::AccessChanged, zeroed(2), zeroed(7)]);
         let left: Vec<(u64, u64)> = bench
             .memdev
             .extents()

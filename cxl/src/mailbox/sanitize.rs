@@ -18,7 +18,7 @@ impl BackgroundCommand for Sanitize {
     fn start(memdev: &mut Memdev, _: (), _: &mut Vec<Effect>) -> Result<Start<()>, ReturnCode> {
         memdev.check_erasable(false)?;
         Ok(Start::Background(Operation {
-            duration: Memdev::sanitize_time(memdev.capacity()),
+            duration: Memdev::sanitize_time(memdev.address_space()),
             work: Work::Sanitize,
         }))
     }
@@ -37,7 +37,7 @@ impl Command for SecureErase {
 
     fn run(memdev: &mut Memdev, _: (), effects: &mut Vec<Effect>) -> Result<(), ReturnCode> {
         memdev.check_erasable(true)?;
-        memdev.zero_media(0, memdev.capacity(), effects);
+        memdev.zero_media(0, memdev.address_space(), effects);
         Ok(())
     }
 }

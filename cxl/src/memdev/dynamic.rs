@@ -1,9 +1,10 @@
 //! Dynamic capacity (section 9.13.3): regions of device addresses in which extents of memory come and go.
 //!
 //! Who owns the memory offers extents, the host accepts what it wants of an offer, and uses it until it releases it. Offers
-//! are answered in the order in which they were made.
+//! are answered in the order in which they were made. What is released is empty when it is accepted again.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::Memdev;
 use crate::Effect;
@@ -109,9 +110,28 @@ impl Memdev {
         &self.config.dynamic
     }
 
+    /// Bytes of device address space: the capacity, and the regions with dynamic capacity behind it.
+    pub fn address_space(&self) -> u64 {
+        let last = self.config.dynamic.last();
+        last.map_or(self.capacity(), |last| last.base + last.decode_len)
+    }
+
+    /// The device addresses behind which the host has memory.
+    pub fn memory(&self) -> Vec<Range<u64>> {
+        let extents = self.extents.accepted.iter();
+        std::iter::once(0..self.capacity())
+            .chain(extents.map(|extent| extent.dpa..extent.end()))
+            .collect()
+    }
+
     /// The extents that the host has.
     pub fn extents(&self) -> &[Extent] {
         &self.extents.accepted
+    }
+
+    /// What the host was offered and has not answered, oldest first.
+    pub fn offered_extents(&self) -> impl Iterator<Item = &Extent> {
+        self.extents.offers.iter().flatten()
     }
 
     /// How often the list of them has changed.
@@ -300,7 +320,8 @@ impl Memdev {
         effects: &mut Vec<Effect>,
     ) -> Result<(), ReturnCode> {
         let mut left = self.extents.accepted.clone();
-        for gone in gone {
+        let ranges = gone;
+        for gone in ranges {
             left = left
                 .iter()
                 .flat_map(|have| match have.overlaps(gone) {
@@ -319,6 +340,9 @@ impl Memdev {
         }
         self.extents.accepted = left;
         self.changed_extents(effects);
+        for Extent { dpa, len, .. } in ranges {
+            self.zero_media(*dpa, *len, effects);
+        }
         Ok(())
     }
 

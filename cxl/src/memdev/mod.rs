@@ -268,7 +268,7 @@ impl Memdev {
         self.failure.take()
     }
 
-    /// Bytes of device address space.
+    /// Bytes that are always there.
     pub fn capacity(&self) -> u64 {
         self.config.volatile + self.config.persistent + self.config.partitionable
     }
@@ -391,8 +391,10 @@ impl Memdev {
         self.events = self.config.empty_logs();
         self.extents = Extents::default();
         self.debug = Debug::default();
-        // Volatile memory comes up with new contents.
+        // Volatile memory comes up with new contents, and dynamic capacity is not there.
         self.poison.remove(0, self.partition().volatile);
+        let capacity = self.capacity();
+        self.poison.remove(capacity, u64::MAX);
     }
 }
 

@@ -4,6 +4,7 @@
 //! not fit is bad all the same, and a media scan finds it once there is room.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -298,9 +299,12 @@ impl Memdev {
         if len == 0 || !(dpa | len).is_multiple_of(LINE) {
             return Err(ReturnCode::InvalidInput);
         }
-        match dpa.checked_add(len) {
-            Some(end) if end <= self.capacity() => Ok(()),
-            _ => Err(ReturnCode::InvalidPhysicalAddress),
+        let end = dpa.checked_add(len);
+        let end = end.ok_or(ReturnCode::InvalidPhysicalAddress)?;
+        let within = |piece: &Range<u64>| piece.start <= dpa && end <= piece.end;
+        match self.memory().iter().any(within) {
+            true => Ok(()),
+            false => Err(ReturnCode::InvalidPhysicalAddress),
         }
     }
 

@@ -28,7 +28,7 @@ impl Memdev {
 
     /// Empties media and labels.
     pub(super) fn begin_sanitize(&mut self, effects: &mut Vec<Effect>) {
-        self.zero_media(0, self.capacity(), effects);
+        self.zero_media(0, self.address_space(), effects);
         self.lsa.fill(0);
         if !self.lsa.is_empty() {
             let len = self.lsa.len() as u32;

@@ -217,7 +217,7 @@ impl Memdev {
             PassphraseType::Master => {}
         }
         self.authenticate(kind, passphrase)?;
-        self.zero_media(0, self.capacity(), effects);
+        self.zero_media(0, self.address_space(), effects);
         if self.nonvolatile.passphrases.user.take().is_some() {
             effects.push(Effect::NonVolatileChanged);
         }

@@ -123,12 +123,14 @@ impl State {
                     id: expander.endpoint,
                     mem_enable: device.mem_enable(),
                     decoders: device.accessible_decoders(),
+                    memory: device.memdev().memory(),
                 }),
                 // Memory that is trapped is reached through its BAR alone.
                 Device::Type2(device) if !device.is_trapped() => Some(Endpoint {
                     id: expander.endpoint,
                     mem_enable: device.mem_enable(),
                     decoders: device.accessible_decoders(),
+                    memory: std::iter::once(0..device.memory()).collect(),
                 }),
                 _ => None,
             }

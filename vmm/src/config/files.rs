@@ -58,7 +58,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
                 report,
                 &format!("{key}.backing"),
                 backing,
-                device.capacity(),
+                device.address_space(),
                 mend,
             );
         }

@@ -65,6 +65,8 @@
 //! | `serial` | from 1 on, unique | required |
 //! | `volatile`, `persistent` | capacity, multiples of 256 MiB | 0 |
 //! | `partitionable` | capacity that `cxl set-partition` makes one or the other, persistent at first | 0 |
+//! | `[[...dynamic_capacity]]` | up to 8 ranges of device addresses, behind the capacity, at which there is memory once `memu-ctl extent add` has offered some and the guest has accepted it; loads of what is not there give ones, and stores are dropped | |
+//! | `size`, `block_size` | of such a range, a multiple of 256 MiB; what comes and goes is a multiple of the latter, a power of two from 4 KiB to 256 MiB | required; `"2MiB"` |
 //! | `backing` | file with all its bytes, created if absent; persistent memory needs one | anonymous memory |
 //! | `backing` + `.state` | is no key: the file in which the device keeps its other state, unless `shared` | |
 //! | `backing` + `.load` | is no key: what the machines of a `shared` device ask of it, where `timing` is on | |
@@ -131,9 +133,9 @@ use toml::de::DeTable;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use drawing::Node;
 pub use model::{
-    AcceleratorBackend, Arithmetic, Boot, Coherence, Config, Device, Disk, HostBridge,
-    HypervisorBit, LabelStorage, MacAddress, Machine, MemoryKind, Net, Performance, Place, Port,
-    Region, Switch, Type2, Type3, Window,
+    AcceleratorBackend, Arithmetic, Boot, Coherence, Config, Device, Disk, DynamicCapacity,
+    HostBridge, HypervisorBit, LabelStorage, MacAddress, Machine, MemoryKind, Net, Performance,
+    Place, Port, Region, Switch, Type2, Type3, Window,
 };
 pub use regions::{EndpointDecoder, PortDecoder, RegionPlan};
 pub use timing::{Clock, Timing};

@@ -6,11 +6,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use cxl::device::Fault;
+use cxl::memdev::dynamic::DynamicRegion;
 use devices::Part;
 use pci::{LinkSpeed, LinkWidth};
 
 use super::timing::Timing;
 use crate::terminal::Target;
+
+/// The handle of the first region of dynamic capacity in CDAT, behind those of volatile and persistent memory.
+const FIRST_DYNAMIC_DSMAS: u8 = 2;
 
 /// One host: what [`Config::load`](super::Config::load) makes of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,7 +232,10 @@ pub struct Type3 {
     pub persistent: u64,
     /// Bytes between the two that the guest makes one or the other, persistent at first; a multiple of 256 MiB.
     pub partitionable: u64,
-    /// The file with the device's bytes, the whole capacity linear in DPA; `None`: anonymous memory.
+    /// Regions of the device's address space, above the persistent capacity and in this order, in which memory comes and
+    /// goes.
+    pub dynamic: Vec<DynamicCapacity>,
+    /// The file with the device's bytes, the whole address space linear in DPA; `None`: anonymous memory.
     pub backing: Option<PathBuf>,
     /// The label storage area; there is one exactly if there is capacity that is or can be persistent.
     pub labels: Option<LabelStorage>,
@@ -245,12 +252,38 @@ pub struct Type3 {
 }
 
 impl Type3 {
-    /// All bytes of the device.
+    /// All bytes that the device always has.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.volatile
             .saturating_add(self.persistent)
             .saturating_add(self.partitionable)
+    }
+
+    /// Those, and all that it can be given.
+    #[must_use]
+    pub fn address_space(&self) -> u64 {
+        let dynamic = self.dynamic.iter().map(|region| region.size);
+        dynamic.fold(self.capacity(), u64::saturating_add)
+    }
+
+    /// Where in the address space the regions of dynamic capacity are.
+    #[must_use]
+    pub fn dynamic_regions(&self) -> Vec<DynamicRegion> {
+        let mut base = self.capacity();
+        let regions = (FIRST_DYNAMIC_DSMAS..).zip(&self.dynamic);
+        let place = |(dsmas, region): (u8, &DynamicCapacity)| {
+            let start = base;
+            base = base.saturating_add(region.size);
+            DynamicRegion {
+                base: start,
+                decode_len: region.size,
+                len: region.size,
+                block_size: region.block_size,
+                dsmas,
+            }
+        };
+        regions.map(place).collect()
     }
 }
 
@@ -278,6 +311,15 @@ impl Member<'_> {
             MemoryKind::Persistent => self.persistent,
         }
     }
+}
+
+/// `[[...device.dynamic_capacity]]`: addresses of a device at which memory comes and goes (CXL 3.1, 9.13.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DynamicCapacity {
+    /// Bytes, a multiple of 256 MiB.
+    pub size: u64,
+    /// Memory comes and goes in multiples of this power of two, from 4 KiB to 256 MiB.
+    pub block_size: u64,
 }
 
 /// Where a persistent device keeps its namespace labels (CXL 3.1, 8.2.9.9.2.3, Get LSA).

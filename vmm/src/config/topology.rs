@@ -225,6 +225,7 @@ fn type3_node(device: &Type3) -> Node {
         (device.partitionable != 0)
             .then(|| format!("{} partitionable", show_size(device.partitionable))),
         (device.persistent != 0).then(|| format!("{} persistent", show_size(device.persistent))),
+        dynamic_capacity(device),
         device.backing.as_ref().map(|path| {
             let shared = if device.shared { "shared " } else { "" };
             format!("{shared}in {}", path.display())
@@ -249,6 +250,12 @@ fn type3_node(device: &Type3) -> Node {
         device.serial,
         parts.join(", ")
     ))
+}
+
+fn dynamic_capacity(device: &Type3) -> Option<String> {
+    let sizes = device.dynamic.iter().map(|region| show_size(region.size));
+    let sizes: Vec<String> = sizes.collect();
+    (!sizes.is_empty()).then(|| format!("{} dynamic", sizes.join(" + ")))
 }
 
 /// First and last address of a range, which is not empty.

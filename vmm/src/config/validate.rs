@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 
 use cxl::CAPACITY_UNIT;
+use cxl::memdev::dynamic::MOST_REGIONS;
 
 use super::files;
-use super::model::{Config, Device, Place, Type2, Type3, Window};
+use super::model::{Config, Device, DynamicCapacity, Place, Type2, Type3, Window};
 use super::region_rules;
 use super::report::Report;
 use super::routes::{MOST_GRANULARITY, port_multiplier};
@@ -21,6 +23,8 @@ const RAM_UNIT: u64 = 2 << 20;
 const LEAST_RAM: u64 = 64 << 20;
 /// Most RAM or media in one piece, in bytes; more than any host has, and sums of them stay in 64 bits.
 const MOST_BYTES: u64 = 1 << 46;
+/// Blocks of dynamic capacity, in bytes: a page at least, so that they can be mapped; the regions are multiples of the largest.
+const BLOCK_SIZES: RangeInclusive<u64> = 4096..=CAPACITY_UNIT;
 /// What a register says of a cache, in bytes (CXL 3.1, 8.1.3.7).
 const CACHE_UNIT: u64 = 1 << 20;
 const MOST_CACHE: u64 = 255 << 20;
@@ -290,6 +294,7 @@ fn device(key: &str, device: &Type3, report: &mut Report) {
             "give it volatile or persistent capacity, such as volatile = \"1GiB\"",
         );
     }
+    dynamic_capacity(key, device, report);
     let persistent = [
         ("persistent", device.persistent),
         ("partitionable", device.partitionable),
@@ -322,6 +327,49 @@ fn device(key: &str, device: &Type3, report: &mut Report) {
                 show_size(files::LEAST_LABELS),
                 show_size(files::MOST_LABELS)
             ),
+        );
+    }
+}
+
+fn dynamic_capacity(key: &str, device: &Type3, report: &mut Report) {
+    for (i, region) in device.dynamic.iter().enumerate() {
+        let key = format!("{key}.dynamic_capacity[{i}]");
+        let DynamicCapacity { size, block_size } = *region;
+        if i == MOST_REGIONS {
+            report.error(
+                &key,
+                format!("{} regions are too many", device.dynamic.len()),
+                format!("have at most {MOST_REGIONS} in a device"),
+            );
+        }
+        if size == 0 || !size.is_multiple_of(CAPACITY_UNIT) || size > MOST_BYTES {
+            report.error(
+                format!("{key}.size"),
+                format!("a region of {} is not possible", show_size(size)),
+                format!(
+                    "write a multiple of {}, at most {}",
+                    show_size(CAPACITY_UNIT),
+                    show_size(MOST_BYTES)
+                ),
+            );
+        }
+        if !BLOCK_SIZES.contains(&block_size) || !block_size.is_power_of_two() {
+            report.error(
+                format!("{key}.block_size"),
+                format!("blocks of {} are not possible", show_size(block_size)),
+                format!(
+                    "write a power of two from {} to {}",
+                    show_size(*BLOCK_SIZES.start()),
+                    show_size(*BLOCK_SIZES.end())
+                ),
+            );
+        }
+    }
+    if device.shared && !device.dynamic.is_empty() {
+        report.error(
+            format!("{key}.shared"),
+            "memory that one host releases is emptied, whoever else has it",
+            "remove it, or the dynamic_capacity",
         );
     }
 }

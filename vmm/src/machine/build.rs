@@ -156,7 +156,7 @@ pub(super) fn machine(
 pub(super) fn media_spec(device: &config::Type3) -> MediaSpec {
     MediaSpec {
         name: device.name.clone(),
-        capacity: device.capacity(),
+        capacity: device.address_space(),
         backing: device.backing.clone(),
         shared: device.shared,
     }
@@ -351,6 +351,7 @@ pub(super) fn expander(
         volatile: device.volatile,
         persistent: device.persistent,
         partitionable: device.partitionable,
+        dynamic: device.dynamic_regions(),
         labels,
         nonvolatile: remembered.clone(),
         link,

@@ -95,7 +95,7 @@ pub enum MediaError {
 pub struct MediaSpec {
     /// The device's name.
     pub name: String,
-    /// Bytes, volatile and persistent.
+    /// Bytes of its address space.
     pub capacity: u64,
     /// The file that holds them; memory if there is none.
     pub backing: Option<PathBuf>,

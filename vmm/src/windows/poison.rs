@@ -12,7 +12,7 @@ use cxl::memdev::poison::{LINE, PoisonRecord};
 use super::Shown;
 
 /// The unit of what a processor can be kept from.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// A bad line that a window shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

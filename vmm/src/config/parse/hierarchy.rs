@@ -1,5 +1,6 @@
 //! The `[[host_bridge]]` tables: host bridges, and the ports, switches and expanders below them.
 
+use cxl::CAPACITY_UNIT;
 use cxl::device::Fault;
 use cxl::memdev::fabric::Sharing;
 use devices::Part;
@@ -8,8 +9,8 @@ use toml::de::DeTable;
 
 use super::each;
 use crate::config::model::{
-    AcceleratorBackend, Coherence, Device, HostBridge, LabelStorage, Performance, Port, Switch,
-    Type2, Type3,
+    AcceleratorBackend, Coherence, Device, DynamicCapacity, HostBridge, LabelStorage, Performance,
+    Port, Switch, Type2, Type3,
 };
 use crate::config::reader::Section;
 use crate::config::report::Report;
@@ -33,6 +34,8 @@ pub(super) const DEFAULT_SWITCH_PERFORMANCE: Performance = Performance {
 /// Memory and cache of an accelerator that does not say, in bytes.
 const DEFAULT_DEVICE_MEMORY: u64 = 4 << 30;
 const DEFAULT_CACHE: u64 = 128 << 20;
+/// Blocks of dynamic capacity that does not say, in bytes: a large page of the host.
+const DEFAULT_BLOCK_SIZE: u64 = 2 << 20;
 /// Lines in the snoop filter of an accelerator: by default those of 4 MiB, at most those of 4 GiB.
 const DEFAULT_FILTER: u64 = 1 << 16;
 const MOST_FILTER: u64 = 1 << 26;
@@ -278,6 +281,7 @@ fn type3(section: &Section, report: &mut Report) -> Type3 {
         volatile: section.size(report, "volatile").unwrap_or(0),
         persistent,
         partitionable,
+        dynamic: each(section, "dynamic_capacity", report, dynamic_capacity),
         labels: labels.filter(|_| has_persistent),
         backing,
         shared: section.boolean(report, "shared").unwrap_or(false),
@@ -285,6 +289,19 @@ fn type3(section: &Section, report: &mut Report) -> Type3 {
         performance: performance(section, DEFAULT_PERFORMANCE, report),
         fault: section.choice(report, "fault", &Fault::NAMES),
         part: part(section, report),
+    }
+}
+
+fn dynamic_capacity(section: &Section, report: &mut Report) -> DynamicCapacity {
+    let size = section.size(report, "size");
+    let mend = "say how much memory there can be, such as size = \"1GiB\"";
+    DynamicCapacity {
+        size: section
+            .require(report, "size", size, mend)
+            .unwrap_or(CAPACITY_UNIT),
+        block_size: section
+            .size(report, "block_size")
+            .unwrap_or(DEFAULT_BLOCK_SIZE),
     }
 }
 

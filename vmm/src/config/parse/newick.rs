@@ -138,6 +138,7 @@ impl Reader {
             volatile,
             persistent: 0,
             partitionable: 0,
+            dynamic: Vec::new(),
             backing: None,
             labels: None,
             shared: false,

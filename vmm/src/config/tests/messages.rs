@@ -540,3 +540,57 @@ fn a_backing_of_the_wrong_size_or_in_no_directory() {
         ]
     );
 }
+
+#[test]
+fn dynamic_capacity_that_a_device_cannot_have() {
+    let place = "host0.toml:12: host_bridge[0].root_port[0].device.dynamic_capacity[0]";
+    let line = |number: usize| place.replace("12", &number.to_string());
+    let with = |keys: &str, messages: &[String]| {
+        let table = format!(
+            "volatile = \"512MiB\"\n[[host_bridge.root_port.device.dynamic_capacity]]\n{keys}"
+        );
+        let tree = TREE.replacen("volatile = \"512MiB\"\n", &table, 1);
+        let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
+        expect(&tree, &messages);
+    };
+    with(
+        "",
+        &[format!(
+            "{}.size: is missing; say how much memory there can be, such as size = \"1GiB\"",
+            line(12)
+        )],
+    );
+    with(
+        "size = \"100MiB\"\n",
+        &[format!(
+            "{}.size: a region of 100MiB is not possible; write a multiple of 256MiB, at most 64TiB",
+            line(13)
+        )],
+    );
+    for size in ["2KiB", "3MiB", "512MiB"] {
+        with(
+            &format!("size = \"1GiB\"\nblock_size = \"{size}\"\n"),
+            &[format!(
+                "{}.block_size: blocks of {size} are not possible; write a power of two from 4KiB to 256MiB",
+                line(14)
+            )],
+        );
+    }
+    let nine = "[[host_bridge.root_port.device.dynamic_capacity]]\nsize = \"256MiB\"\n".repeat(8);
+    with(
+        &format!("size = \"256MiB\"\n{nine}"),
+        &[format!(
+            "{}: 9 regions are too many; have at most 8 in a device",
+            line(28)
+                .replace("[0]:", "")
+                .replace("dynamic_capacity[0]", "dynamic_capacity[8]")
+        )],
+    );
+    expect_in_tree(
+        "volatile = \"512MiB\"\n",
+        "volatile = \"512MiB\"\nshared = true\nbacking = \"mem0.img\"\n[[host_bridge.root_port.device.dynamic_capacity]]\nsize = \"256MiB\"\n",
+        &[
+            "host0.toml:12: host_bridge[0].root_port[0].device.shared: memory that one host releases is emptied, whoever else has it; remove it, or the dynamic_capacity",
+        ],
+    );
+}

@@ -279,7 +279,7 @@ machine: 4 vCPUs, 2GiB RAM, hypervisor bit hidden (auto)
 │   ├── root port rp0, port number 0, 32GT/s x8
 │   │   └── type 3 both, serial 0x10: 512MiB volatile, 512MiB persistent, in both.img, labels 128KiB in both.img.lsa
 │   ├── root port rp1, port number 1, 16GT/s x16
-│   │   └── type 3 volatile, serial 0x11: 512MiB volatile
+│   │   └── type 3 volatile, serial 0x11: 512MiB volatile, 512MiB dynamic
 │   ├── root port rp2, port number 2, 64GT/s x16
 │   │   └── type 3 persistent, serial 0x12: 256MiB persistent, in persistent.img, labels 128KiB in persistent.img.lsa
 │   └── root port rp3, port number 3, 32GT/s x16, empty
