@@ -12,8 +12,8 @@ use cxl::dvsec::device::GpfTimeout;
 use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
 use cxl::{ComponentRegisters, Role};
 use pci::{
-    Aer, Bar, Bdf, ConfigSpace, DevicePortType, ErrorMessage, ExpressConfig, ExpressEvent,
-    Function, Ids, Indicator, Link, Msi, PciExpress, ResetKind, Slot,
+    Aer, AerError, Bar, Bdf, ConfigSpace, DevicePortType, ErrorMessage, ExpressConfig,
+    ExpressEvent, Function, Ids, Indicator, Link, Msi, PciExpress, ResetKind, Slot,
 };
 
 use crate::Effect;
@@ -214,6 +214,17 @@ impl DownstreamPort {
     /// Meets an error on CXL.cache or CXL.mem.
     pub fn protocol_error(&mut self, error: ProtocolError, out: &mut Vec<Effect>) {
         report(&mut self.component, &self.aer, &mut self.config, error, out);
+    }
+
+    /// Reports an error of PCI Express.
+    pub(crate) fn report(&mut self, error: AerError, out: &mut Vec<Effect>) {
+        let message = self.aer.report(&mut self.config, error);
+        out.extend(message.map(Effect::Error));
+    }
+
+    /// Its component registers.
+    pub fn component(&self) -> &ComponentRegisters {
+        &self.component
     }
 
     /// A root port takes the message of a function below it, or its own.

@@ -3,7 +3,7 @@
 use cxl::cci::{Action, Attached, Binding, Port, PortControl, UnbindOption};
 use cxl::mailbox::ReturnCode;
 use cxl::memdev::fabric::Sharing;
-use pci::{Function, Hierarchy, NodeId, Parent, ResetKind};
+use pci::{AerError, Function, Hierarchy, NodeId, Parent, ResetKind};
 
 use crate::{Device, DownstreamPort, Effect};
 
@@ -30,6 +30,18 @@ pub fn run_switch_command(hierarchy: &mut Hierarchy<Device>, cci: NodeId) -> Eff
             }
         });
     }
+    out
+}
+
+/// Takes the link below a port down, or lets it train again: what is behind it is reset, as when its cable is pulled.
+#[must_use]
+pub fn set_link_down(hierarchy: &mut Hierarchy<Device>, port: NodeId, down: bool) -> Effects {
+    let control = match down {
+        true => PortControl::AssertPerst,
+        false => PortControl::DeassertPerst,
+    };
+    let mut out = Effects::new();
+    self::control(hierarchy, port, control, &mut out);
     out
 }
 
@@ -127,6 +139,7 @@ fn perform(
     | Action::Configuration { port, .. }
     | Action::Bind { port }
     | Action::Unbind { port, .. }
+    | Action::Error { port, .. }
     | Action::Tunnel { port, .. }) = action;
     let port = downstream_ports(hierarchy, upstream)
         .find(|(_, model)| model.port_number() == port)
@@ -158,6 +171,17 @@ fn perform(
         Action::Unbind { option, .. } => {
             unbind(hierarchy, port, option, out)?;
             Err(ReturnCode::BackgroundStarted)
+        }
+        Action::Error {
+            uncorrectable,
+            bit,
+            header,
+            ..
+        } => {
+            let error = AerError::of_bit(uncorrectable, bit, header);
+            let error = error.ok_or(ReturnCode::InvalidInput)?;
+            with_port(hierarchy, port, out, |port, out| port.report(error, out));
+            Ok(Vec::new())
         }
         Action::Tunnel { message, .. } => {
             let node = reachable(hierarchy, port)?;

@@ -5,7 +5,7 @@ mod binding;
 use cxl::cci::Message;
 use cxl::device::Fault;
 use cxl::mailbox::ReturnCode;
-use pci::{Function, Hierarchy, NodeId, Pools, PortReserve, spec};
+use pci::{ErrorMessage, Function, Hierarchy, NodeId, Pools, PortReserve, spec};
 
 use crate::testing::{Asked, LINK, MIB, expander, expander_config, root_port, upstream_port};
 use crate::{
@@ -401,4 +401,50 @@ fn a_mailbox_alone_runs_nothing() {
     bench.hierarchy.remove(bench.upstream);
     bench.write(CONTROL, &1_u32.to_le_bytes());
     assert!(run_switch_command(&mut bench.hierarchy, bench.cci).is_empty());
+}
+
+#[test]
+fn a_bridge_reports_what_its_fabric_manager_wants() {
+    /// Device control: report errors of all three severities.
+    const DEVICE_CONTROL: u16 = 0x08;
+    const REPORT_ALL: u8 = 0x7;
+    /// AER: status of uncorrectable errors, and the header log.
+    const UNCORRECTABLE_STATUS: u16 = 0x04;
+    const HEADER_LOG: u16 = 0x1c;
+    let mut bench = bench();
+    let port = bench.ports[usize::from(SINGLE)];
+    let config = bench.hierarchy.get(port).unwrap().config();
+    let express = config
+        .find_capability(spec::capability::PCI_EXPRESS)
+        .unwrap();
+    let aer = config
+        .find_extended_capability(spec::extended::AER)
+        .unwrap();
+    let control = express + DEVICE_CONTROL;
+    bench
+        .hierarchy
+        .function_write(port, control, &[REPORT_ALL, 0], &mut Vec::new());
+    let request = |error: u32| {
+        let mut request = vec![0, SINGLE, 0, 0];
+        request.extend(error.to_le_bytes());
+        request.extend((1..=8_u32).flat_map(u32::to_le_bytes));
+        request
+    };
+    // Unsupported request, a bad packet, and what is no error.
+    for (error, message) in [
+        (0x8000_0014, ErrorMessage::NonFatal),
+        (6, ErrorMessage::Correctable),
+    ] {
+        assert_eq!(bench.run(0x5203, &request(error)), Ok(vec![]));
+        let sent = bench.out.iter().find_map(|(node, effect)| match effect {
+            Effect::Error(message) => Some((*node, *message)),
+            _ => None,
+        });
+        assert_eq!(sent, Some((port, message)));
+    }
+    let config = bench.hierarchy.get(port).unwrap().config();
+    assert_eq!(config.u32(aer + UNCORRECTABLE_STATUS), 1 << 20);
+    assert_eq!(config.u32(aer + HEADER_LOG), 1);
+    let refused = Err(ReturnCode::InvalidInput as u16);
+    assert_eq!(bench.run(0x5203, &request(0x8000_0001)), refused);
 }

@@ -42,7 +42,7 @@ pub mod virtio;
 pub use device::Device;
 pub use downstream_port::{DownstreamPort, DownstreamPortConfig, DownstreamPortKind, SlotState};
 pub use effect::Effect;
-pub use fabric::{run_switch_command, tell_switch};
+pub use fabric::{run_switch_command, set_link_down, tell_switch};
 /// What is behind the registers of an accelerator.
 pub use gpu;
 pub use host::HostBridge;

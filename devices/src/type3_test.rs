@@ -1,5 +1,8 @@
 //! The memory expander, read like its data sheet: CXL 3.1 sections 8.1 and 8.2, PCIe 6.0 section 7.
 
+use cxl::Interleave;
+use cxl::hdm::{DecoderSettings, Destination};
+use cxl::memdev::dynamic::{DynamicRegion, Extent};
 use pci::{Function, MsiMessage, ResetKind, spec};
 
 use crate::Type3;
@@ -595,4 +598,69 @@ fn capacities_that_registers_cannot_express_are_refused() {
         ..expander_config()
     };
     assert!(Type3::new(config, Box::new(|| 0)).is_err());
+}
+
+#[test]
+fn dynamic_capacity_shows_in_cdat_and_decoders_and_interrupts_by_a_vector_of_its_own() {
+    const DYNAMIC_VECTOR: u64 = 6;
+    const SET_EVENT_INTERRUPT_POLICY: u64 = 0x0103;
+    let region = DynamicRegion {
+        base: 768 * MIB,
+        decode_len: 256 * MIB,
+        len: 256 * MIB,
+        block_size: 2 * MIB,
+        dsmas: 2,
+    };
+    let config = crate::Type3Config {
+        dynamic: vec![region],
+        ..expander_config()
+    };
+    let mut device = Type3::new(config.clone(), Box::new(|| 0)).unwrap();
+    let range = DecoderSettings {
+        base: 0x10_0000_0000,
+        size: 1024 * MIB,
+        interleave: Interleave::NONE,
+        coherency: cxl::hdm::Coherency::Host,
+        lock: false,
+        destination: Destination::DpaSkip(0),
+    };
+    device.commit(0, &range).unwrap();
+    assert!(expander().commit(0, &range).is_err(), "beyond its capacity");
+    let extent = Extent {
+        dpa: region.base,
+        len: 2 * MIB,
+        ..Extent::default()
+    };
+    let added = MsiMessage {
+        address: 0xfee0_1000,
+        data: 0x56,
+    };
+    let mut device = Probe::new(device);
+    enable_msix(&mut device);
+    set_vector(&mut device, DYNAMIC_VECTOR, added);
+    ring(
+        &mut device,
+        SET_EVENT_INTERRUPT_POLICY,
+        &[0, 0, 0, 0, 1],
+        DOORBELL,
+    );
+    device.asked();
+    let mut effects = Vec::new();
+    device
+        .function
+        .offer_extents(&[extent], &mut effects)
+        .unwrap();
+    assert_eq!(Asked::of(effects.drain(..)).messages, [added]);
+    let memory = device.function.memdev().memory();
+    assert!(
+        memory.len() == 1 && memory[0] == (0..768 * MIB),
+        "not accepted yet"
+    );
+
+    let table = cxl::cdat::memory_device(256 * MIB, 512 * MIB, &[region], &config.performance);
+    let table = table.unwrap();
+    // Its DSMAS is behind the structures of the two others: one, four costs and a memory type each.
+    let entry = table.entry(1 + 2 * 6).unwrap();
+    assert_eq!(entry[..8], [0, 0, 24, 0, 2, 1 << 5, 0, 0]);
+    assert_eq!(entry[8..16], (768 * MIB).to_le_bytes());
 }

@@ -57,6 +57,15 @@ pub enum CorrectableError {
 }
 
 impl CorrectableError {
+    const ALL: [Self; 7] = [
+        Self::Receiver,
+        Self::BadTlp,
+        Self::BadDllp,
+        Self::ReplayRollover,
+        Self::ReplayTimeout,
+        Self::AdvisoryNonFatal,
+        Self::Internal,
+    ];
     const BITS: u32 = 1 << 0 | 7 << 6 | 7 << 12;
     /// Masked until software knows of them: advisory and internal (7.8.4.6).
     const MASK_RESET: u32 = 3 << 13;
@@ -82,6 +91,20 @@ pub enum UncorrectableError {
 }
 
 impl UncorrectableError {
+    const ALL: [Self; 12] = [
+        Self::DataLinkProtocol,
+        Self::PoisonedTlp,
+        Self::FlowControl,
+        Self::CompletionTimeout,
+        Self::CompleterAbort,
+        Self::UnexpectedCompletion,
+        Self::ReceiverOverflow,
+        Self::MalformedTlp,
+        Self::Ecrc,
+        Self::UnsupportedRequest,
+        Self::AcsViolation,
+        Self::Internal,
+    ];
     const BITS: u32 = 1 << 4 | 0x7ff << 12;
     /// Masked until software knows of it: internal (7.8.4.3).
     const MASK_RESET: u32 = 1 << 22;
@@ -98,6 +121,19 @@ pub enum AerError {
         /// Header of the packet at fault, zeros if there was none.
         header: [u32; 4],
     },
+}
+
+impl AerError {
+    /// The uncorrectable error with this bit and header, or the correctable one with this bit; `None` if there is none.
+    pub fn of_bit(uncorrectable: bool, bit: u8, header: [u32; 4]) -> Option<Self> {
+        if uncorrectable {
+            let mut all = UncorrectableError::ALL.into_iter();
+            let error = all.find(|error| *error as u8 == bit)?;
+            return Some(Self::Uncorrectable { error, header });
+        }
+        let mut all = CorrectableError::ALL.into_iter();
+        all.find(|error| *error as u8 == bit).map(Self::Correctable)
+    }
 }
 
 /// The message that a function sends to its root port (2.2.8.3).
@@ -286,6 +322,23 @@ mod tests {
         error: UncorrectableError::UnsupportedRequest,
         header: [1, 2, 3, 4],
     };
+
+    #[test]
+    fn every_bit_of_a_status_register_is_an_error() {
+        let all = |uncorrectable, bits: u32| {
+            for bit in 0..32 {
+                let error = AerError::of_bit(uncorrectable, bit, [7; 4]);
+                assert_eq!(error.is_some(), bits >> bit & 1 != 0, "{bit}");
+                match error {
+                    Some(AerError::Correctable(error)) => assert_eq!(error as u8, bit),
+                    Some(AerError::Uncorrectable { error, .. }) => assert_eq!(error as u8, bit),
+                    None => {}
+                }
+            }
+        };
+        all(true, UncorrectableError::BITS);
+        all(false, CorrectableError::BITS);
+    }
 
     #[test]
     fn registers_follow_their_access_rules() {

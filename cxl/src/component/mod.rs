@@ -195,6 +195,11 @@ impl ComponentRegisters {
         self.ras.log(error)
     }
 
+    /// The names of the uncorrectable and of the correctable errors that were logged and not cleared by software.
+    pub fn logged_errors(&self) -> (Vec<&'static str>, Vec<&'static str>) {
+        self.ras.logged()
+    }
+
     /// Puts every register back to its reset value but for the errors that were logged; committed decoders are released.
     pub fn reset(&mut self, effects: &mut Vec<Effect>) {
         self.ras.reset();

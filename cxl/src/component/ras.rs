@@ -178,6 +178,23 @@ impl Ras {
         !masked
     }
 
+    /// The names of the errors that were logged and not cleared, correctable ones last.
+    pub fn logged(&self) -> (Vec<&'static str>, Vec<&'static str>) {
+        let (uncorrectable, correctable) = (
+            self.registers.read(UNCORRECTABLE_STATUS),
+            self.registers.read(CORRECTABLE_STATUS),
+        );
+        let uncorrectable = UncorrectableError::NAMES
+            .iter()
+            .filter(|(_, error)| uncorrectable >> *error as u8 & 1 != 0)
+            .map(|(name, _)| *name);
+        let correctable = CorrectableError::NAMES
+            .iter()
+            .filter(|(_, error)| correctable >> *error as u8 & 1 != 0)
+            .map(|(name, _)| *name);
+        (uncorrectable.collect(), correctable.collect())
+    }
+
     pub fn read(&self, offset: u64) -> u32 {
         let in_log = offset.checked_sub(HEADER_LOG).map(|offset| offset / 4);
         match in_log.and_then(|index| usize::try_from(index).ok()) {
@@ -226,6 +243,7 @@ mod tests {
             assert!(ras.log(ProtocolError::Correctable(error)), "{name}");
             assert_eq!(ras.read(CORRECTABLE_STATUS), 1 << error as u8);
             assert_eq!(ras.read(CORRECTABLE_STATUS) & !CORRECTABLE, 0);
+            assert_eq!(ras.logged(), (vec![], vec![name]));
         }
         for (name, error) in UncorrectableError::NAMES {
             let mut ras = unmasked();
@@ -234,6 +252,7 @@ mod tests {
             assert_eq!(ras.read(UNCORRECTABLE_STATUS) & !UNCORRECTABLE, 0);
             assert_eq!(ras.read(CONTROL), u32::from(error as u8));
             assert_eq!([ras.read(HEADER_LOG), ras.read(0x54)], [7, 7]);
+            assert_eq!(ras.logged(), (vec![name], vec![]));
         }
     }
 

@@ -154,6 +154,17 @@ pub enum Action {
         /// What to wait for.
         option: UnbindOption,
     },
+    /// Let a port report an error of PCI Express, and complete the command without a payload.
+    Error {
+        /// Number of a downstream port.
+        port: u8,
+        /// The bit is one of the uncorrectable errors.
+        uncorrectable: bool,
+        /// The error: a bit of an AER status register.
+        bit: u8,
+        /// Header of the packet at fault.
+        header: [u32; 4],
+    },
     /// Give a message to what is behind a port, and complete the command with the message that comes back.
     Tunnel {
         /// Number of a downstream port.
@@ -280,7 +291,7 @@ struct Commands;
 
 impl CommandSet<Switch> for Commands {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry<Switch>>> {
-        static ENTRIES: [Entry<Switch>; 17] = [
+        static ENTRIES: [Entry<Switch>; 18] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetResponseLimit>(),
@@ -296,6 +307,7 @@ impl CommandSet<Switch> for Commands {
             Entry::of::<virtual_switch::GetVirtualSwitchInfo>(),
             Entry::of::<virtual_switch::BindVppb>(),
             Entry::of::<virtual_switch::UnbindVppb>(),
+            Entry::of::<virtual_switch::GenerateAerEvent>(),
             Entry::of::<mld_port::Tunnel>(),
             Entry::of::<mld_port::SendLdConfiguration>(),
         ];

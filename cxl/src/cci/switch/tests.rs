@@ -180,7 +180,7 @@ fn its_commands_are_listed_and_no_others_are_there() {
     let mut bench = bench();
     let listed = [
         1, 2, 3, 4, 0x300, 0x301, 0x400, 0x401, 0x5100, 0x5101, 0x5102, 0x5103, 0x5200, 0x5201,
-        0x5202, 0x5300, 0x5301,
+        0x5202, 0x5203, 0x5300, 0x5301,
     ];
     let size = bench.run(0x0400, &[]).unwrap()[24];
     let request = [&COMMAND_EFFECTS_LOG[..], &[0, 0, 0, 0, size, 0, 0, 0]].concat();
@@ -222,6 +222,8 @@ fn payloads_of_the_wrong_length_are_refused() {
         (0x5201, 7),
         (0x5202, 2),
         (0x5202, 4),
+        (0x5203, 39),
+        (0x5203, 41),
         (0x5300, 3),
         (0x5301, 11),
         (0x5301, 13),
@@ -574,4 +576,34 @@ fn messages_to_nobody_and_no_messages_are_refused() {
     ] {
         assert_eq!(bench.run(0x5300, &wrong), Err(INVALID_INPUT));
     }
+}
+
+#[test]
+fn a_virtual_bridge_reports_the_error_that_it_is_told() {
+    let mut bench = bench();
+    let request = |bridge: u8, error: u32| {
+        let mut request = vec![0, bridge, 0, 0];
+        request.extend(error.to_le_bytes());
+        request.extend((1..=8_u32).flat_map(u32::to_le_bytes));
+        request
+    };
+    for (error, uncorrectable, bit) in [(0x8000_0014, true, 20), (6, false, 6)] {
+        let asked = bench.action(0x5203, &request(1, error));
+        let header = [1, 2, 3, 4];
+        assert_eq!(
+            asked,
+            Action::Error {
+                port: 1,
+                uncorrectable,
+                bit,
+                header
+            }
+        );
+        bench.registers.complete(Ok(vec![]), &mut bench.effects);
+        assert_eq!(bench.ended(), Ok(vec![]));
+    }
+    assert_eq!(bench.run(0x5203, &request(9, 6)), Err(INVALID_INPUT));
+    let mut elsewhere = request(1, 6);
+    elsewhere[0] = 1;
+    assert_eq!(bench.run(0x5203, &elsewhere), Err(INVALID_INPUT));
 }

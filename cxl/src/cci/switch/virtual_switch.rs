@@ -1,4 +1,4 @@
-//! Virtual Switch command set (section 7.6.7.2), opcodes 0x5200 to 0x5202. There is one virtual switch, the host's, whose virtual
+//! Virtual Switch command set (section 7.6.7.2), opcodes 0x5200 to 0x5203. There is one virtual switch, the host's, whose virtual
 //! bridge `n` is wired to physical port `n`: bound to it, as from power-on, it is the port that the host sees; unbound it is one
 //! with nothing behind it. What is behind an unbound port keeps its power, and answers the fabric manager.
 //!
@@ -213,6 +213,72 @@ impl Command<Switch> for UnbindVppb {
         }
         let port = port.id;
         switch.ask_for(Action::Unbind { port, option });
+        Ok(())
+    }
+}
+
+/// Generate AER Event (section 7.6.7.2.4): a virtual bridge meets an error that is not its own.
+pub(super) struct GenerateAerEvent;
+
+pub(super) struct AerEventRequest {
+    vcs: u8,
+    bridge: u8,
+    error: u32,
+    header: [u32; 4],
+}
+
+impl AerEventRequest {
+    /// The error: its bit in a status register, and which of the two registers.
+    const BIT: u32 = 0x1f;
+    const UNCORRECTABLE: u32 = 1 << 31;
+    /// Dwords of the header that the log of a port has no room for.
+    const MORE_HEADER: usize = 4;
+}
+
+impl Request for AerEventRequest {
+    fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let [vcs, bridge, _, _] = input.array()?;
+        let error = input.u32()?;
+        let mut header = [0; 4];
+        for dword in &mut header {
+            *dword = input.u32()?;
+        }
+        for _ in 0..Self::MORE_HEADER {
+            input.u32()?;
+        }
+        Some(Self {
+            vcs,
+            bridge,
+            error,
+            header,
+        })
+    }
+}
+
+impl Command<Switch> for GenerateAerEvent {
+    const OPCODE: u16 = 0x5203;
+    const EFFECTS: CommandEffects = CommandEffects::NONE;
+    type Request = AerEventRequest;
+    type Reply = ();
+
+    fn run(
+        switch: &mut Switch,
+        request: AerEventRequest,
+        _: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        let AerEventRequest {
+            vcs,
+            bridge,
+            error,
+            header,
+        } = request;
+        let port = wired_to(switch, vcs, bridge)?.id;
+        switch.ask_for(Action::Error {
+            port,
+            uncorrectable: error & AerEventRequest::UNCORRECTABLE != 0,
+            bit: (error & AerEventRequest::BIT) as u8,
+            header,
+        });
         Ok(())
     }
 }
