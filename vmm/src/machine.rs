@@ -3,6 +3,8 @@
 mod accelerators;
 mod build;
 mod control;
+mod errors;
+mod extents;
 mod gpu;
 mod hotplug;
 mod inject;

@@ -85,6 +85,9 @@ pub struct Port {
     /// Its slot, if devices can come and go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<Slot>,
+    /// Protocol errors that it has met and software has not cleared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
     /// What is behind it.
     pub device: Option<Device>,
 }
@@ -148,6 +151,9 @@ pub struct Type2 {
     pub serial: String,
     /// Bytes of device memory.
     pub memory: u64,
+    /// Protocol errors that it has met and software has not cleared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
     /// Committed decoders.
     pub decoders: Vec<Decoder>,
 }
@@ -165,6 +171,18 @@ pub struct Type3 {
     pub volatile: u64,
     /// Persistent capacity.
     pub persistent: u64,
+    /// What is wrong with it: faults, poison, and protocol errors that software has not cleared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+    /// Regions of dynamic capacity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dynamic: Vec<DynamicRegion>,
+    /// The extents of them that the guest has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extents: Vec<Extent>,
+    /// Those that it has been offered and has not answered yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offered: Vec<Extent>,
     /// Committed decoders.
     pub decoders: Vec<Decoder>,
 }
@@ -176,6 +194,9 @@ pub struct Switch {
     pub name: String,
     /// The address of its upstream port as the guest has numbered the buses.
     pub bdf: String,
+    /// Protocol errors that its upstream port has met and software has not cleared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
     /// Committed decoders.
     pub decoders: Vec<Decoder>,
     /// Its downstream ports.
@@ -218,8 +239,24 @@ pub struct Window {
     pub granularity: u64,
     /// Bytes of it that are mapped into the guest.
     pub mapped: u64,
+    /// What is mapped, by ascending address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<Region>,
     /// Accesses to parts that no committed decoders lead to: reads gave all ones, writes were dropped.
     pub uncommitted_accesses: u64,
+}
+
+/// A range of a window that committed decoders lead to devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// First address.
+    pub hpa: u64,
+    /// Length.
+    pub size: u64,
+    /// Interleave granularity.
+    pub granularity: u64,
+    /// Names of its devices in interleave order.
+    pub devices: Vec<String>,
 }
 
 /// A KVM memory slot.
@@ -376,6 +413,8 @@ pub enum Injection {
     },
     /// The device goes viral, if the guest has enabled that: its memory is out of reach until a reset.
     Viral,
+    /// The link below a port goes down, and what is behind it is reset; a fault of `None` lets it train again.
+    LinkDown,
     /// The device fails, or works again.
     Fault {
         /// A name of [`cxl::device::Fault::NAMES`]; `None`: it works.
@@ -388,6 +427,52 @@ pub enum Injection {
         /// Percent of the life that is used.
         life_used: Option<u8>,
     },
+}
+
+/// A request to give memory to a device, or to take some away (CXL 3.1 section 9.13.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeExtents {
+    /// Name of the device.
+    pub device: String,
+    /// What changes.
+    pub change: ExtentChange,
+}
+
+/// What becomes of extents of dynamic capacity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ExtentChange {
+    /// They are offered together: the guest accepts what it wants of them, and the rest is forgotten.
+    Add(Vec<Extent>),
+    /// The guest is asked to release one, or part of one.
+    Release(Extent),
+    /// It is taken away, whatever the guest does with it.
+    Take(Extent),
+}
+
+/// A range of dynamic capacity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// First device address, at the beginning of a block.
+    pub dpa: u64,
+    /// Bytes, whole blocks.
+    pub length: u64,
+    /// What its owner calls it: up to 16 bytes, two hexadecimal digits each.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tag: String,
+}
+
+/// A region of dynamic capacity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DynamicRegion {
+    /// First device address.
+    pub dpa: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of which extents are multiples.
+    pub block_size: u64,
 }
 
 /// The logs of events.

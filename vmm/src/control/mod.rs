@@ -16,6 +16,7 @@
 //! | `PUT /v1/add` with [`AddDevice`] | 204 when the device is in its slot and the guest has been told |
 //! | `PUT /v1/remove?device=NAME` | 204 when the guest has switched its slot off and it is out; with `&surprise=true` at once |
 //! | `PUT /v1/inject` with [`Inject`] | 204 when it has happened |
+//! | `PUT /v1/extents` with [`ChangeExtents`] | 204 when the guest has been told |
 //! | `PUT /v1/quit` | 204, then the machine ends |
 //!
 //! Any other path is answered by 404, another method by 405 with `Allow`, parameters that are no numbers or a request
@@ -32,9 +33,10 @@ mod server;
 mod tests;
 
 pub use api::{
-    AddDevice, Decoder, Device, EventSeverity, Exits, Failure, FailureKind, Function, Gpu,
-    GpuKernel, GpuQueue, GpuSession, GpuTrace, HostBridge, Inject, Injection, Media, Memslot, Port,
-    Removal, RunState, Slot, State, Switch, TimedDevice, Timing, Tree, Type2, Type3, Window,
+    AddDevice, ChangeExtents, Decoder, Device, DynamicRegion, EventSeverity, Exits, Extent,
+    ExtentChange, Failure, FailureKind, Function, Gpu, GpuKernel, GpuQueue, GpuSession, GpuTrace,
+    HostBridge, Inject, Injection, Media, Memslot, Port, Region, Removal, RunState, Slot, State,
+    Switch, TimedDevice, Timing, Tree, Type2, Type3, Window,
 };
 pub use client::{Answer, Client, ClientError};
 pub use routes::{Backend, MOST_MEDIA, MOST_STEPS};

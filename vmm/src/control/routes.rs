@@ -4,8 +4,8 @@ use cxl::coherence::Event;
 use serde::Serialize;
 
 use super::api::{
-    AddDevice, Exits, Failure, FailureKind, Gpu, GpuTrace, Inject, Media, Memslot, Removal, State,
-    Timing, Tree,
+    AddDevice, ChangeExtents, Exits, Failure, FailureKind, Gpu, GpuTrace, Inject, Media, Memslot,
+    Removal, State, Timing, Tree,
 };
 use super::http::{Request, Response, Status};
 
@@ -95,6 +95,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`FailureKind::NotFound`] if there is no such component, [`FailureKind::BadRequest`] if that cannot happen to it.
     fn inject(&self, request: &Inject) -> Result<(), Failure>;
+    /// Gives memory to a device with dynamic capacity, or takes some away.
+    ///
+    /// # Errors
+    /// [`FailureKind::NotFound`] if there is no such device, [`FailureKind::BadRequest`] if it cannot have these extents,
+    /// [`FailureKind::Conflict`] if the guest does not have, or has already, what is to change.
+    fn change_extents(&self, request: &ChangeExtents) -> Result<(), Failure>;
     /// Begins the end of the machine and returns at once: the [`Server`](super::Server) waits for its clients' threads
     /// when it is dropped.
     fn quit(&self);
@@ -142,7 +148,7 @@ struct Route {
 const QUIT: &str = "/v1/quit";
 
 /// The paths; the run functions return a body.
-const ROUTES: [Route; 15] = [
+const ROUTES: [Route; 16] = [
     Route {
         method: "GET",
         path: "/v1/state",
@@ -212,6 +218,11 @@ const ROUTES: [Route; 15] = [
         method: "PUT",
         path: "/v1/inject",
         run: inject,
+    },
+    Route {
+        method: "PUT",
+        path: "/v1/extents",
+        run: change_extents,
     },
     // The machine ends behind the answer, or the client would never see it.
     Route {
@@ -330,6 +341,17 @@ fn inject(machine: &dyn Backend, asked: &Asked) -> Result<Option<String>, Failur
         )
     })?;
     machine.inject(&request).map(|()| None)
+}
+
+fn change_extents(machine: &dyn Backend, asked: &Asked) -> Result<Option<String>, Failure> {
+    let request = serde_json::from_slice(asked.body).map_err(|error| {
+        Failure::new(
+            FailureKind::BadRequest,
+            format!("the body does not say what is to change: {error}"),
+            r#"send JSON like {"device": "mem0", "change": {"add": [{"dpa": 1073741824, "length": 2097152}]}}"#,
+        )
+    })?;
+    machine.change_extents(&request).map(|()| None)
 }
 
 fn number(key: &str, text: &str, mend: &str) -> Result<u64, Failure> {

@@ -145,6 +145,11 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn change_extents(&self, request: &ChangeExtents) -> Result<(), Failure> {
+        self.note(format!("{request:?}"));
+        Ok(())
+    }
+
     fn inject(&self, request: &Inject) -> Result<(), Failure> {
         self.note(format!("{request:?}"));
         Ok(())
@@ -314,6 +319,32 @@ fn devices_are_added_by_their_table_and_removed_by_name() {
         let refused = client.request("PUT", "/v1/add", body).unwrap_err();
         let said = refused.to_string();
         assert!(said.contains("does not name a port and a device"), "{said}");
+    }
+}
+
+#[test]
+fn extents_reach_the_machine() {
+    let served = Served::new();
+    let client = Client::new(&served.path());
+    let body = r#"{"device": "mem0", "change": {"add": [{"dpa": 4096, "length": 8192}]}}"#;
+    client.request("PUT", "/v1/extents", body).unwrap();
+    let expected = ChangeExtents {
+        device: "mem0".to_string(),
+        change: ExtentChange::Add(vec![Extent {
+            dpa: 4096,
+            length: 8192,
+            tag: String::new(),
+        }]),
+    };
+    assert_eq!(served.machine.asked(), [format!("{expected:?}")]);
+    for body in [
+        "",
+        r#"{"device": "mem0"}"#,
+        r#"{"device": "mem0", "change": {"add": {}}}"#,
+    ] {
+        let refused = client.request("PUT", "/v1/extents", body).unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains("does not say what is to change"), "{said}");
     }
 }
 

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use cxl::ComponentRegisters;
 use cxl::coherence::Event;
+use cxl::decode::{EndpointId, Mapping, Member};
 use cxl::hdm::{EndpointDecoder, PortDecoder};
 use devices::{Device, SlotState};
 use pci::{Indicator, Link, NodeId, Parent};
 
 use super::inject::inject;
 use super::{Current, Running, gpu};
+use super::{errors, extents};
 use crate::accelerator;
 use crate::board::{CxlHostBridge, Responder, State as Models};
 use crate::config::Config;
 use crate::control::{
-    self as api, AddDevice, Backend, Decoder, Exits, Failure, FailureKind, Function, Gpu, GpuTrace,
-    HostBridge, Inject, Memslot, Port, Removal, Slot, State, Switch, Tree, Type2, Type3, Window,
+    self as api, AddDevice, Backend, ChangeExtents, Decoder, Exits, Failure, FailureKind, Function,
+    Gpu, GpuTrace, HostBridge, Inject, Memslot, Port, Region, Removal, Slot, State, Switch, Tree,
+    Type2, Type3, Window,
 };
 use crate::error::Error;
 use crate::kvm::{Permission, RunState};
@@ -206,6 +209,10 @@ impl Backend for Control {
         inject(&self.running()?.board, request)
     }
 
+    fn change_extents(&self, request: &ChangeExtents) -> Result<(), Failure> {
+        extents::change(&self.running()?.board, request)
+    }
+
     fn quit(&self) {
         self.0.quit();
     }
@@ -294,6 +301,7 @@ fn tree(running: &Running) -> Tree {
         .collect();
     let counts = models.counts.clone();
     let windows = models.windows.clone();
+    let names = models.endpoint_names();
     // The windows' lock comes before the models'.
     drop(models);
     let shown = running.windows.shown();
@@ -319,13 +327,16 @@ fn tree(running: &Running) -> Tree {
                         .get(*index)
                         .map(|bridge| bridge.name.clone())
                 };
+                let regions: Vec<Region> =
+                    inside.map(|shown| region(&shown.mapping, &names)).collect();
                 Window {
                     name: window.name.clone(),
                     hpa: cfmws.base,
                     size: cfmws.size,
                     targets: window.targets.iter().filter_map(target).collect(),
                     granularity: window.granularity,
-                    mapped: inside.map(|shown| shown.mapping.size).sum(),
+                    mapped: regions.iter().map(|region| region.size).sum(),
+                    regions,
                     uncommitted_accesses: counts
                         .get(&Responder::UnmappedWindow(index))
                         .copied()
@@ -336,6 +347,16 @@ fn tree(running: &Running) -> Tree {
         functions,
         host_bridges,
         windows: windows.collect(),
+    }
+}
+
+fn region(mapping: &Mapping, names: &BTreeMap<EndpointId, String>) -> Region {
+    let name = |member: &Member| names.get(&member.endpoint).cloned();
+    Region {
+        hpa: mapping.base,
+        size: mapping.size,
+        granularity: mapping.interleave.granularity.bytes(),
+        devices: mapping.members.iter().filter_map(name).collect(),
     }
 }
 
@@ -369,6 +390,7 @@ fn ports(models: &Models, above: Parent) -> Vec<Port> {
             port_number: model.port_number(),
             link: show_link(model.link()),
             slot: model.slot().map(show_slot),
+            errors: errors::of_component(model.component()),
             device: below.find_map(|device| plugged(models, *device)),
         })
     };
@@ -389,6 +411,7 @@ fn plugged(models: &Models, node: NodeId) -> Option<api::Device> {
                 bdf: bdf(models, node),
                 serial: format!("{:#x}", device.serial()),
                 memory: device.memory(),
+                errors: errors::of_component(device.component()),
                 decoders: decoders.iter().enumerate().map(endpoint_decoder).collect(),
             })
         }
@@ -401,12 +424,17 @@ fn plugged(models: &Models, node: NodeId) -> Option<api::Device> {
                 serial: format!("{:#x}", device.serial()),
                 volatile,
                 persistent,
+                errors: errors::of_memory(device),
+                dynamic: extents::regions(device.memdev()),
+                extents: extents::shown(device.memdev().extents()),
+                offered: extents::shown(device.memdev().offered_extents()),
                 decoders: decoders.iter().enumerate().map(endpoint_decoder).collect(),
             })
         }
         Device::UpstreamPort(switch) => api::Device::Switch(Switch {
             name: switch.name().into(),
             bdf: bdf(models, node),
+            errors: errors::of_component(switch.component()),
             decoders: port_decoders(switch.component()),
             ports: ports(models, node.into()),
         }),

@@ -21,12 +21,28 @@ use crate::control::{EventSeverity, Failure, FailureKind, Inject, Injection};
 pub(super) fn inject(board: &Board, request: &Inject) -> Result<(), Failure> {
     let mut models = board.lock();
     let node = find(&models, &request.target)?;
+    if let Some(Device::DownstreamPort(_)) = models.hierarchy.get(node)
+        && let Some(down) = link_goes_down(&request.what)
+    {
+        let effects = devices::set_link_down(&mut models.hierarchy, node, down);
+        board.perform(models, effects);
+        return Ok(());
+    }
     let mut effects = Effects::new();
     let result = models.hierarchy.with(node, &mut effects, |device, out| {
         happen(device, &request.what, out)
     });
     board.perform(models, effects);
     result.unwrap_or(Ok(()))
+}
+
+/// Whether this takes a link down, or lets it come up; `None`: neither.
+fn link_goes_down(what: &Injection) -> Option<bool> {
+    match what {
+        Injection::LinkDown => Some(true),
+        Injection::Fault { fault: None } => Some(false),
+        _ => None,
+    }
 }
 
 fn find(models: &State, name: &str) -> Result<NodeId, Failure> {
@@ -64,6 +80,10 @@ fn happen(device: &mut Device, what: &Injection, out: &mut Vec<Effect>) -> Resul
             );
             Ok(())
         }
+        Injection::LinkDown => Err(bad(
+            "a link goes down at the port above it".into(),
+            "name a root port, or a downstream port of a switch",
+        )),
         _ => match device {
             Device::Type3(device) => happen_to_memory(device, what, out),
             _ => Err(bad(
@@ -135,7 +155,9 @@ fn happen_to_memory(
             Ok(())
         }
         // `happen` has seen to these.
-        Injection::Correctable { .. } | Injection::Uncorrectable { .. } => Ok(()),
+        Injection::Correctable { .. } | Injection::Uncorrectable { .. } | Injection::LinkDown => {
+            Ok(())
+        }
     }
 }
 

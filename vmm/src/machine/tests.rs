@@ -3,6 +3,7 @@
 //! The memory map is the recording one, so that a test can say what is mapped; the last test has KVM's own.
 
 mod accelerator;
+mod dynamic;
 mod fabric;
 mod hostile;
 mod hotplug;

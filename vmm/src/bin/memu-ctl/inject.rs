@@ -72,6 +72,11 @@ pub enum Inject {
         /// Name of the device
         device: String,
     },
+    /// The link below a port goes down
+    LinkDown {
+        /// Name of the port
+        port: String,
+    },
     /// The device fails
     Fault {
         /// Name of the device
@@ -79,9 +84,9 @@ pub enum Inject {
         /// stuck-doorbell, mailbox-not-ready, media-not-ready, fatal or firmware-halt
         fault: String,
     },
-    /// The device works again
+    /// The device works again, or the link below the port is up
     Mend {
-        /// Name of the device
+        /// Name of the device or port
         device: String,
     },
     /// The health changes; what is worse than its thresholds is logged
@@ -187,6 +192,7 @@ impl Inject {
                 (device, what)
             }
             Self::Viral { device } => (device, Injection::Viral),
+            Self::LinkDown { port } => (port, Injection::LinkDown),
             Self::Fault { device, fault } => {
                 let fault = Some(fault.clone());
                 (device, Injection::Fault { fault })
@@ -212,7 +218,7 @@ impl Inject {
 }
 
 /// A number, decimal or with 0x.
-fn number(word: &str) -> Result<u64> {
+pub fn number(word: &str) -> Result<u64> {
     let parsed = match word.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => word.parse(),
@@ -256,6 +262,7 @@ mod tests {
                 "uncorrectable mem0 mem-data-ecc 1 0xff",
                 r#"{"target":"mem0","what":{"uncorrectable":{"error":"mem-data-ecc","header":[1,255]}}}"#,
             ),
+            ("link-down rp0", r#"{"target":"rp0","what":"link-down"}"#),
             (
                 "media-event mem0 fatal 0",
                 r#"{"target":"mem0","what":{"media-event":{"severity":"fatal","dpa":0}}}"#,

@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0, 1 if the machine does not answer or refuses, 2 for a command line that cannot be used.
 
+mod extent;
 mod gpu;
 mod inject;
 mod show;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 use serde::Deserialize;
 use vmm::control::{AddDevice, Client, MOST_STEPS};
 
+use self::extent::Extent;
 use self::inject::Inject;
 
 /// Looks into a running memu-vmm, and steers it
@@ -81,6 +83,9 @@ enum Command {
     /// Lets something go wrong, or puts it right again
     #[command(subcommand)]
     Inject(Inject),
+    /// Gives memory to a device with dynamic capacity, or takes some away
+    #[command(subcommand)]
+    Extent(Extent),
     /// Ends the machine at once
     Quit,
 }
@@ -168,6 +173,10 @@ impl Command {
             Self::Inject(inject) => Request {
                 body: serde_json::to_string(&inject.request()?)?,
                 ..Request::put("/v1/inject")
+            },
+            Self::Extent(extent) => Request {
+                body: serde_json::to_string(&extent.request()?)?,
+                ..Request::put("/v1/extents")
             },
             Self::Quit => Request::put("/v1/quit"),
         })

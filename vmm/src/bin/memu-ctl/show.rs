@@ -2,8 +2,8 @@
 
 use vmm::config::{Node, show_size};
 use vmm::control::{
-    Decoder, Device, Exits, HostBridge, Media, Memslot, Port, RunState, State, Timing, Tree, Type3,
-    Window,
+    Decoder, Device, Exits, Extent, HostBridge, Media, Memslot, Port, Region, RunState, State,
+    Timing, Tree, Type3, Window,
 };
 
 /// Columns, each as wide as its widest cell; the first row is the heading, and numbers stand on the right.
@@ -102,7 +102,9 @@ fn port(kind: &str, port: &Port) -> Node {
             }
         }
     }
-    Node::new(line, port.device.iter().map(device).collect())
+    let mut children = errors(&port.errors);
+    children.extend(port.device.iter().map(device));
+    Node::new(line, children)
 }
 
 fn device(device: &Device) -> Node {
@@ -115,15 +117,23 @@ fn device(device: &Device) -> Node {
                 device.serial,
                 show_size(device.memory)
             );
-            Node::new(line, device.decoders.iter().map(decoder).collect())
+            let mut children = errors(&device.errors);
+            children.extend(device.decoders.iter().map(decoder));
+            Node::new(line, children)
         }
         Device::Type3(device) => type3(device),
         Device::Switch(switch) => {
-            let mut children: Vec<Node> = switch.decoders.iter().map(decoder).collect();
+            let mut children = errors(&switch.errors);
+            children.extend(switch.decoders.iter().map(decoder));
             children.extend(switch.ports.iter().map(|p| port("downstream port", p)));
             Node::new(format!("{} switch {}", switch.bdf, switch.name), children)
         }
     }
+}
+
+fn errors(errors: &[String]) -> Vec<Node> {
+    let leaf = |error: &String| Node::leaf(format!("error: {error}"));
+    errors.iter().map(leaf).collect()
 }
 
 fn type3(device: &Type3) -> Node {
@@ -135,7 +145,31 @@ fn type3(device: &Type3) -> Node {
         show_size(device.volatile),
         show_size(device.persistent)
     );
-    Node::new(line, device.decoders.iter().map(decoder).collect())
+    let mut children = errors(&device.errors);
+    children.extend(device.decoders.iter().map(decoder));
+    children.extend(device.dynamic.iter().map(|region| {
+        Node::leaf(format!(
+            "dynamic capacity {}: {} in blocks of {}",
+            range(region.dpa, region.size),
+            show_size(region.size),
+            show_size(region.block_size)
+        ))
+    }));
+    children.extend(device.extents.iter().map(|e| extent("extent", e)));
+    children.extend(device.offered.iter().map(|e| extent("offered", e)));
+    Node::new(line, children)
+}
+
+fn extent(what: &str, extent: &Extent) -> Node {
+    let mut line = format!(
+        "{what} {}: {}",
+        range(extent.dpa, extent.length),
+        show_size(extent.length)
+    );
+    if !extent.tag.is_empty() {
+        line += &format!(", tag {}", extent.tag);
+    }
+    Node::leaf(line)
 }
 
 fn decoder(decoder: &Decoder) -> Node {
@@ -158,7 +192,7 @@ fn decoder(decoder: &Decoder) -> Node {
 }
 
 fn window(window: &Window) -> Node {
-    Node::leaf(format!(
+    let line = format!(
         "window {} {}: {} over {} at {}, {} mapped, {} accesses without memory",
         window.name,
         range(window.hpa, window.size),
@@ -167,6 +201,17 @@ fn window(window: &Window) -> Node {
         show_size(window.granularity),
         show_size(window.mapped),
         window.uncommitted_accesses
+    );
+    Node::new(line, window.regions.iter().map(region).collect())
+}
+
+fn region(region: &Region) -> Node {
+    Node::leaf(format!(
+        "region {}: {} over {} at {}",
+        range(region.hpa, region.size),
+        show_size(region.size),
+        region.devices.join(", "),
+        show_size(region.granularity)
     ))
 }
 
@@ -265,7 +310,7 @@ pub fn media(media: &Media) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use vmm::control::{Function, Slot, Switch};
+    use vmm::control::{DynamicRegion, Function, Slot, Switch};
 
     use super::*;
 
@@ -318,9 +363,11 @@ mod tests {
                         attention: "off".to_string(),
                         power: "blinking".to_string(),
                     }),
+                    errors: vec!["correctable physical".to_string()],
                     device: Some(Device::Switch(Switch {
                         name: "sw0".to_string(),
                         bdf: "21:00.0".to_string(),
+                        errors: Vec::new(),
                         decoders: vec![decoder(&[0], None)],
                         ports: vec![Port {
                             name: "dsp0".to_string(),
@@ -328,12 +375,25 @@ mod tests {
                             port_number: 0,
                             link: "32GT/s x16".to_string(),
                             slot: None,
+                            errors: Vec::new(),
                             device: Some(Device::Type3(Type3 {
                                 name: "mem0".to_string(),
                                 bdf: "23:00.0".to_string(),
                                 serial: "0x1".to_string(),
                                 volatile: 256 << 20,
                                 persistent: 0,
+                                errors: vec!["poison 0x1000, 64 bytes".to_string()],
+                                dynamic: vec![DynamicRegion {
+                                    dpa: 256 << 20,
+                                    size: 512 << 20,
+                                    block_size: 2 << 20,
+                                }],
+                                extents: vec![Extent {
+                                    dpa: 256 << 20,
+                                    length: 4 << 20,
+                                    tag: "c0ffee00".to_string(),
+                                }],
+                                offered: Vec::new(),
                                 decoders: vec![decoder(&[], Some(0))],
                             })),
                         }],
@@ -347,6 +407,12 @@ mod tests {
                 targets: vec!["hb0".to_string()],
                 granularity: 256,
                 mapped: 512 << 20,
+                regions: vec![Region {
+                    hpa: 0x1_5000_0000,
+                    size: 512 << 20,
+                    granularity: 512,
+                    devices: vec!["mem0".to_string(), "mem1".to_string()],
+                }],
                 uncommitted_accesses: 3,
             }],
         });
@@ -358,12 +424,17 @@ machine
 ├── host bridge hb0, UID 1, buses 20-4f, registers at 0xf0000000
 │   ├── decoder 0 [0x150000000-0x16fffffff]: 512MiB, 2-way at 512B, to ports 0, 1
 │   └── 20:00.0 root port rp0, port number 0, 32GT/s x16, slot 1, power light blinking
+│       ├── error: correctable physical
 │       └── 21:00.0 switch sw0
 │           ├── decoder 0 [0x150000000-0x16fffffff]: 512MiB, 2-way at 512B, to ports 0
 │           └── 22:00.0 downstream port dsp0, port number 0, 32GT/s x16
 │               └── 23:00.0 type3 mem0, serial 0x1, 256MiB volatile, 0B persistent
-│                   └── decoder 0 [0x150000000-0x16fffffff]: 512MiB, 2-way at 512B, DPA 0x0
+│                   ├── error: poison 0x1000, 64 bytes
+│                   ├── decoder 0 [0x150000000-0x16fffffff]: 512MiB, 2-way at 512B, DPA 0x0
+│                   ├── dynamic capacity [0x10000000-0x2fffffff]: 512MiB in blocks of 2MiB
+│                   └── extent [0x10000000-0x103fffff]: 4MiB, tag c0ffee00
 └── window w0 [0x150000000-0x18fffffff]: 1GiB over hb0 at 256B, 512MiB mapped, 3 accesses without memory
+    └── region [0x150000000-0x16fffffff]: 512MiB over mem0, mem1 at 512B
 "
         );
     }

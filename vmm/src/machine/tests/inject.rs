@@ -228,3 +228,72 @@ fn what_cannot_happen_is_refused() {
     }
     assert_eq!(machine.event_status(0), 0);
 }
+
+#[test]
+fn a_link_that_goes_down_takes_the_memory_behind_it_until_it_is_up_again() {
+    let Some(machine) = Machine::new(&THREE_EXPANDERS.replacen(
+        "name = \"rp0\"",
+        "name = \"rp0\"\nhotplug = true",
+        1,
+    )) else {
+        return;
+    };
+    let shown = || machine.board.lock().port_named("rp0").unwrap().1.link();
+    machine.commit_mem0();
+    let mem0 = machine.expander(0);
+    assert!(shown().is_some() && machine.mapped().len() == 1);
+    assert_eq!(machine.inject("rp0", Injection::LinkDown), Ok(()));
+    assert_eq!((shown(), machine.mapped()), (None, vec![]));
+    assert_eq!(machine.config_u16(mem0, 0), 0xffff, "nobody answers");
+    let mend = || Injection::Fault { fault: None };
+    assert_eq!(machine.inject("rp0", mend()), Ok(()));
+    assert!(shown().is_some());
+    assert_eq!(machine.mapped(), [], "its decoders were reset");
+    let refused = machine.inject("mem0", Injection::LinkDown);
+    assert_eq!(refused, Err(FailureKind::BadRequest));
+}
+
+#[test]
+fn what_is_wrong_is_told_of_each_component() {
+    let Some(machine) = Machine::new(THREE_EXPANDERS) else {
+        return;
+    };
+    let errors = || {
+        let mem0 = machine.expander(0);
+        let state = machine.board.lock();
+        let Some(devices::Device::Type3(device)) = state.hierarchy.get(mem0) else {
+            panic!("mem0 is an expander");
+        };
+        crate::machine::errors::of_memory(device)
+    };
+    assert_eq!(errors(), [] as [String; 0]);
+    let parity = Injection::Uncorrectable {
+        error: "mem-data-parity".into(),
+        header: vec![],
+    };
+    let ecc = Injection::Correctable {
+        error: "mem-data-ecc".into(),
+    };
+    let fault = Injection::Fault {
+        fault: Some("stuck-doorbell".into()),
+    };
+    for what in [parity, ecc, fault] {
+        assert_eq!(machine.inject("mem0", what), Ok(()));
+    }
+    for line in 0..10 {
+        let (dpa, length) = (line * 0x1000, 64);
+        let poison = Injection::Poison { dpa, length };
+        assert_eq!(machine.inject("mem0", poison), Ok(()));
+    }
+    let found = errors();
+    assert_eq!(
+        found[..4],
+        [
+            "uncorrectable mem-data-parity",
+            "correctable mem-data-ecc",
+            "fault stuck-doorbell",
+            "poison 0x0, 64 bytes",
+        ]
+    );
+    assert_eq!(found.last().unwrap(), "poison at 2 more places");
+}
