@@ -60,3 +60,13 @@ pub fn cycle(mib: usize) -> Vec<u64> {
     }
     buffer
 }
+
+/// Goes so many steps along a cycle, each load waiting for the one before; returns how many.
+pub fn chase(cycle: &[u64], steps: usize) -> usize {
+    let mut at = 0u64;
+    for _ in 0..steps {
+        at = cycle[at as usize];
+    }
+    black_box(at);
+    steps
+}

@@ -1,16 +1,25 @@
-//! The program as a user meets it: exit codes, what it does to a target, what it leaves behind.
+//! The program as a user meets it: exit codes, what it does to a target, what it leaves behind. What it counts and charges is
+//! shown with live targets in [`targets`], and with traces, to the line, in [`traces`].
+
+mod targets;
+mod traces;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn memsim(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memsim"));
     // A given latency spares the measurement.
-    if !arguments.contains(&"calibrate") {
+    if !["calibrate", "-d"]
+        .iter()
+        .any(|given| arguments.contains(given))
+    {
         command.args(["-d", "100"]);
     }
     command.args(arguments);
@@ -33,14 +42,30 @@ fn standard_error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs with a JSON report and returns it.
-fn report(options: &[&str]) -> serde_json::Value {
+/// Runs with a JSON report, in the folder of the microbenchmarks; returns what was said, and the report.
+fn observe(options: &[&str]) -> (Output, Value) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.json");
-    let output = run(&[&["--json", path.to_str().unwrap()], options].concat());
-    let text =
-        std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("{}", standard_error(&output)));
-    serde_json::from_str(&text).unwrap()
+    let mut command = memsim(&[&["--json", path.to_str().unwrap()], options].concat());
+    let output = command.current_dir(microbenchmarks()).output().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let report =
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{}", standard_error(&output)));
+    (output, report)
+}
+
+fn report(options: &[&str]) -> Value {
+    observe(options).1
+}
+
+/// Folder of the programs of `microbench/`.
+fn microbenchmarks() -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_memsim")).with_file_name("examples");
+    assert!(
+        folder.join("ld").exists(),
+        "cargo test builds the examples too"
+    );
+    folder
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -96,26 +121,6 @@ fn a_target_that_cannot_run_is_told_from_a_bad_option() {
         );
         assert_eq!(standard_output(&output), "", "{bad:?}");
     }
-}
-
-#[test]
-fn the_example_line_of_the_original_runs() {
-    let output = run(&[
-        "-t",
-        "/bin/true",
-        "-i",
-        "5",
-        "-c",
-        "0,2",
-        "-c",
-        "100,100",
-        "-w",
-        "85.5,86.5,87.5,85.5,86.5,87.5,88.",
-        "-o",
-        "(1,(2,3))",
-    ]);
-    assert_eq!(output.status.code(), Some(0), "{}", standard_error(&output));
-    assert!(standard_error(&output).contains("topology  (1,(2,3))"));
 }
 
 #[test]
@@ -184,9 +189,7 @@ fn a_target_that_gets_signals_all_the_time_goes_on() {
 #[test]
 fn a_target_with_a_fast_timer_goes_on() {
     // Its timer fires as often as it is stopped, and while it is; not one epoch is free of it.
-    let program = Path::new(env!("CARGO_BIN_EXE_memsim"));
-    let timer = program.with_file_name("examples/timer");
-    assert!(timer.exists(), "cargo test builds the examples too");
+    let timer = microbenchmarks().join("timer");
     let output = run(&[
         "-i",
         "1",
@@ -209,13 +212,6 @@ fn a_target_that_stops_itself_goes_on_when_it_is_continued() {
     let script = "(while kill -CONT $$; do :; done) & kill -STOP $$; echo back; kill $!";
     let output = shell(&[], script);
     assert_eq!(standard_output(&output), "back\n");
-}
-
-#[test]
-fn a_target_that_ignores_signals_is_held_all_the_same() {
-    let script = "trap '' TSTP TTIN TTOU TERM HUP INT; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; echo $i";
-    let output = shell(&["-i", "1"], script);
-    assert_eq!(standard_output(&output), "30000\n");
 }
 
 #[test]
@@ -252,81 +248,6 @@ fn nothing_is_left_behind_when_memsim_is_killed() {
             status.map_or(true, |status| status.contains("State:\tZ"))
         });
     }
-}
-
-#[test]
-fn the_delay_of_a_run_is_either_paid_or_owed() {
-    let script = "head -c 30000000 /dev/zero | sort -R | wc -c";
-    let report = report(&["-q", "0,20", "--", "sh", "-c", script]);
-    let number = |value: &serde_json::Value| value.as_f64().unwrap();
-    let added = number(&report["hosts"][0]["added_ns"]);
-    let settled = number(&report["paid_ns"]) + number(&report["owed_ns"]);
-    assert!(
-        (settled - added).abs() <= 1e-6 * added + 1.0,
-        "{settled} {added}"
-    );
-    assert_eq!(report["source"]["name"], "faults");
-}
-
-#[test]
-fn local_memory_alone_costs_nothing() {
-    let report = report(&[
-        "-o",
-        "()",
-        "--",
-        "sh",
-        "-c",
-        "head -c 30000000 /dev/zero | sort | wc -c",
-    ]);
-    assert_eq!(report["hosts"][0]["added_ns"], 0.0);
-}
-
-/// A trace of two hosts that would each write 9.9 GB/s for 10 ms; a cxl-a link carries 11.2.
-fn two_hosts(folder: &Path) -> String {
-    let mut trace = String::from("# time host kind address lines\n");
-    for step in 0..1000 {
-        for host in ["a", "b"] {
-            trace += &format!("{} {host} w {:x} 1553\n", step * 10_000, 1 << 20);
-        }
-    }
-    let path = folder.join("two.trace");
-    std::fs::write(&path, trace).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-#[test]
-fn two_hosts_slow_each_other_on_a_shared_expander_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let trace = two_hosts(folder.path());
-    let added = |topology: &str| {
-        let report = report(&["--trace", &trace, "-o", topology, "--parallelism", "1"]);
-        let hosts = report["hosts"].as_array().unwrap().clone();
-        hosts
-            .iter()
-            .map(|host| host["added_ns"].as_f64().unwrap())
-            .sum::<f64>()
-    };
-    let shared = added("a=((m)sw[&bw=64]);b=((m)sw[&bw=64])");
-    let apart = added("a=((m)sw[&bw=64]);b=((n)tw[&bw=64])");
-    // 20 MB take 17.8 ms through one link, whatever else: 7.8 ms for each of the two.
-    assert!(
-        shared >= 0.99 * 2.0 * 7.8e6 && apart < 0.7 * shared,
-        "{shared} {apart}"
-    );
-}
-
-#[test]
-fn a_bad_trace_is_named_by_its_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("bad.trace");
-    std::fs::write(&path, "0 h0 r 40\n5 h0 q 40\n").unwrap();
-    let output = run(&["--trace", path.to_str().unwrap(), "-o", "(1)"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        standard_error(&output).contains("trace, line 2"),
-        "{}",
-        standard_error(&output)
-    );
 }
 
 #[test]
