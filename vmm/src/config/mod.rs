@@ -58,7 +58,7 @@
 //! | **of a switch** | | |
 //! | `serial` | from 1 on, unique | none |
 //! | `mailbox_cci` | the switch's mailbox, by which the host manages it, is function 1 beside its upstream port | `false` |
-//! | `read_latency`, `write_latency` | of the way through the switch, for CDAT and `timing` | 70 |
+//! | `read_latency`, `write_latency` | of the way through the switch, for CDAT; the first for `timing` too | 70 |
 //! | `read_bandwidth`, `write_bandwidth` | of the way through the switch, for CDAT and `timing` | 64 |
 //! | `[[host_bridge.root_port.device.port]]` | downstream ports, 1 to 32; keys as those of a root port, and a `device` of its own | |
 //! | **of an expander** | | |
@@ -76,7 +76,7 @@
 //! | `fault` | how it fails from power-on: `"stuck-doorbell"`, `"mailbox-not-ready"`, `"media-not-ready"`, `"fatal"`, `"firmware-halt"` | it works |
 //! | `logical_devices`, `logical_device` | of how many (2 to 16) equal logical devices this host has which, from 0; the rest is not in this machine | it has one; 0 |
 //! | `heads`, `head` | at which of how many (2 to 16) heads of the device this host is, from 0 | it has one; 0 |
-//! | `read_latency`, `write_latency` | of the medium, for CDAT and `timing` | 150 |
+//! | `read_latency`, `write_latency` | of the medium, for CDAT; the first for `timing` too | 150 |
 //! | `read_bandwidth`, `write_bandwidth` | of the medium, for CDAT and `timing` | 32 |
 //! | **`[[window]]`** | CXL fixed memory window | |
 //! | `name` | | required |
@@ -95,7 +95,7 @@
 //! | `granularity` | that of the window, if the window has several targets | the window's |
 //! | `lock` | the decoders are locked until the next reset | `false` |
 //! | `soft_reserved` | the memory map and SRAT name it: memory that is there from the start, for drivers to use | `false` |
-//! | **`[timing]`** | makes the guest feel what its CXL memory costs | |
+//! | **`[timing]`** | makes the guest feel what its CXL memory costs; a write counts as a read, so that `write_bandwidth` bounds no more than requests and, added to `read_bandwidth`, the medium | |
 //! | `clock` | `"off"`; `"real"`: the vCPUs stand still for it; `"warp"`: the guest's clocks are moved forward, where the host's KVM can do that | `"off"` |
 //! | `epoch` | ns between two reckonings, 1000000 to 1000000000 | 10000000 |
 //! | `local_latency` | ns of a load from the host's own memory | measured at start |
