@@ -3,7 +3,7 @@
 //! The machine that `memsim` runs on has no expanders, so placement is decided here, by the policy
 //! that an operating system would have used, at the moment a page is first seen.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Error;
 
@@ -41,7 +41,12 @@ pub struct Placement {
     room: Vec<u64>,
     /// Runs of pages on one node: first page -> (number of pages, node).
     runs: BTreeMap<Page, (u64, Node)>,
+    /// How often pages were seen.
     heat: HashMap<Page, u32>,
+    /// Of those the local ones, the coolest first.
+    local: BTreeSet<(u32, Page)>,
+    /// Pages that are local, seen or not.
+    local_pages: u64,
     moved: Vec<(u64, u64)>,
 }
 
@@ -81,6 +86,8 @@ impl Placement {
             room,
             runs: BTreeMap::new(),
             heat: HashMap::new(),
+            local: BTreeSet::new(),
+            local_pages: 0,
             moved: vec![(0, 0); capacity.len()],
         })
     }
@@ -110,14 +117,15 @@ impl Placement {
             Some(node) => node,
             None => self.place(page),
         };
-        match self.policy {
-            Policy::Promote(after) if node != 0 => self.warm(page, node, after),
-            Policy::Promote(_) => {
-                *self.heat.entry(page).or_default() += 1;
-                node
-            }
-            _ => node,
+        let Policy::Promote(after) = self.policy else {
+            return node;
+        };
+        let heat = self.warm(page, node);
+        if node == 0 || heat < after || !self.make_room(heat, node) {
+            return node;
         }
+        self.relocate(page, node, 0);
+        0
     }
 
     /// For each node, pages that left it and pages that came to it since the last call.
@@ -181,8 +189,12 @@ impl Placement {
         for (number, (count, node)) in gone {
             self.runs.remove(&Page { space, number });
             self.room[node] += count;
+            if node == 0 {
+                self.local_pages -= count;
+            }
         }
         self.heat.retain(|page, _| page.space != space);
+        self.local.retain(|(_, page)| page.space != space);
     }
 
     fn place(&mut self, page: Page) -> Node {
@@ -197,6 +209,9 @@ impl Placement {
             .find(|&node| self.room[node] > 0)
             .unwrap_or(nodes - 1);
         self.room[node] = self.room[node].saturating_sub(1);
+        if node == 0 {
+            self.local_pages += 1;
+        }
         self.insert(page, node);
         node
     }
@@ -235,30 +250,44 @@ impl Placement {
         }
     }
 
-    fn warm(&mut self, page: Page, node: Node, after: u32) -> Node {
+    /// Counts that a page was seen; returns how often it has been.
+    fn warm(&mut self, page: Page, node: Node) -> u32 {
         let heat = self.heat.entry(page).or_default();
-        *heat += 1;
-        let heat = *heat;
-        if heat < after {
-            return node;
+        let before = *heat;
+        *heat = before.saturating_add(1);
+        if node == 0 {
+            self.local.remove(&(before, page));
+            self.local.insert((*heat, page));
         }
-        if self.room[0] == 0 {
-            let local = self
-                .runs
-                .iter()
-                .filter(|(_, run)| run.1 == 0)
-                .map(|(first, _)| *first);
-            let seen = |page: &Page| self.heat.get(page).copied().unwrap_or(0);
-            match local
-                .min_by_key(seen)
-                .filter(|coldest| seen(coldest) < heat)
-            {
-                Some(coldest) => self.relocate(coldest, 0, node),
-                None => return node,
-            }
+        *heat
+    }
+
+    /// Makes sure that local memory has room for a page of `node`, if need be that of a page that was seen less than
+    /// `heat` times. Returns whether it has.
+    fn make_room(&mut self, heat: u32, node: Node) -> bool {
+        if self.room[0] > 0 {
+            return true;
         }
-        self.relocate(page, node, 0);
-        0
+        let coolest = self.coolest().filter(|(seen, _)| *seen < heat);
+        if let Some((_, page)) = coolest {
+            self.relocate(page, 0, node);
+        }
+        coolest.is_some()
+    }
+
+    /// The local page that was seen least, and how often.
+    fn coolest(&self) -> Option<(u32, Page)> {
+        if self.local_pages == self.local.len() as u64 {
+            return self.local.first().copied();
+        }
+        // Some were placed and never seen.
+        let runs = self.runs.iter().filter(|(_, run)| run.1 == 0);
+        let mut pages = runs.flat_map(|(&first, &(count, _))| {
+            let numbers = first.number..first.number + count;
+            numbers.map(move |number| Page { number, ..first })
+        });
+        let unseen = pages.find(|page| !self.heat.contains_key(page));
+        unseen.map(|page| (0, page))
     }
 
     fn relocate(&mut self, page: Page, from: Node, to: Node) {
@@ -268,6 +297,14 @@ impl Placement {
         self.room[to] = self.room[to].saturating_sub(1);
         self.moved[from].0 += 1;
         self.moved[to].1 += 1;
+        let heat = self.heat.get(&page).copied().unwrap_or(0);
+        if from == 0 {
+            self.local.remove(&(heat, page));
+            self.local_pages -= 1;
+        } else if to == 0 {
+            self.local.insert((heat, page));
+            self.local_pages += 1;
+        }
     }
 }
 
@@ -370,6 +407,23 @@ mod tests {
         assert_eq!(placement.take_moved(), [(0, 0), (0, 0)]);
         assert_eq!(placement.find(page(0)), Some(1));
         assert_eq!(placement.census(1), [1, 1]);
+    }
+
+    #[test]
+    fn a_promoted_page_changes_places_with_the_local_page_that_was_seen_least() {
+        // Three local pages in one run, the one in the middle the coolest; then one that was never seen.
+        for (seen, leaves) in [([0, 0, 1, 2, 2], 1), ([0, 0, 1, 1, 0], 2)] {
+            let mut placement = placement(Policy::Promote(2), &[3, 9]);
+            placement.touch_run(page(0), 3);
+            for number in seen {
+                placement.touch(page(number));
+            }
+            assert_eq!([0; 2].map(|_| placement.touch(page(7))), [1, 0]);
+            assert_eq!(placement.find(page(leaves)), Some(1));
+            assert_eq!(placement.census(1), [3, 1]);
+            // The one that came is now as cool as any, and not cooler than the next.
+            assert_eq!([0; 2].map(|_| placement.touch(page(8))), [1, 1]);
+        }
     }
 
     #[test]
