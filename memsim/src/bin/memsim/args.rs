@@ -326,19 +326,16 @@ impl Args {
         Ok((mean - dram_ns).max(0.0))
     }
 
-    /// The placement policy.
+    /// The placement policy of a host with so many nodes, local memory among them.
     ///
     /// # Errors
     /// [`Error::Value`] for one that is not known.
-    pub fn placement_policy(&self, topology: &Topology) -> Result<Policy, Error> {
+    pub fn placement_policy(&self, nodes: usize) -> Result<Policy, Error> {
         let policy = self.original.policy()?.unwrap_or(&self.policy);
         let (name, rest) = policy.split_once(':').unwrap_or((policy, ""));
         match (name, rest) {
             // By 1 to 1 over all nodes.
-            ("interleave", "") => {
-                let nodes = 1 + topology.expanders.len();
-                Ok(Policy::Interleave(vec![1; nodes]))
-            }
+            ("interleave", "") => Ok(Policy::Interleave(vec![1; nodes])),
             ("first-touch", "") => Ok(Policy::FirstTouch),
             ("interleave", weights) => {
                 Ok(Policy::Interleave(numbers("interleave weights", weights)?))
@@ -508,12 +505,10 @@ mod tests {
 
     #[test]
     fn policies_are_known_by_name() {
-        let topology = Topology::parse("(1,2)").unwrap();
-        let policy =
-            |name: &str| args(&format!("--policy {name} -- x")).placement_policy(&topology);
+        let policy = |name: &str| args(&format!("--policy {name} -- x")).placement_policy(3);
         assert_eq!(
             args("-k interleave,none,none,none -- x")
-                .placement_policy(&topology)
+                .placement_policy(3)
                 .unwrap(),
             Policy::Interleave(vec![1, 1, 1])
         );

@@ -70,10 +70,11 @@ impl AccessSource for PageFaults {
         }
     }
 
-    fn next(&mut self, placement: &mut Placement) -> anyhow::Result<Option<Epoch>> {
+    fn next(&mut self, placements: &mut [Placement]) -> anyhow::Result<Option<Epoch>> {
         if self.done {
             return Ok(None);
         }
+        let placement = &mut placements[0];
         let before = self.tree.ran();
         self.sampler.begin();
         self.tree

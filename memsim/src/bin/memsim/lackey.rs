@@ -229,10 +229,11 @@ impl AccessSource for Lackey {
         }
     }
 
-    fn next(&mut self, placement: &mut Placement) -> anyhow::Result<Option<Epoch>> {
+    fn next(&mut self, placements: &mut [Placement]) -> anyhow::Result<Option<Epoch>> {
         if self.done {
             return Ok(None);
         }
+        let placement = &mut placements[0];
         let mut demands = Vec::new();
         let before = self.totals;
         self.flow = Dataflow::default();

@@ -78,7 +78,7 @@ impl AccessSource for Replay {
         }
     }
 
-    fn next(&mut self, placement: &mut Placement) -> anyhow::Result<Option<Epoch>> {
+    fn next(&mut self, placements: &mut [Placement]) -> anyhow::Result<Option<Epoch>> {
         self.until_ns += self.epoch_ns;
         let run = Run {
             time_ns: self.epoch_ns,
@@ -95,6 +95,7 @@ impl AccessSource for Replay {
                 self.ahead = Some(record);
                 break;
             }
+            let placement = &mut placements[record.host];
             for line in 0..u64::from(record.lines) {
                 let address = record.address.wrapping_add(line * LINE as u64);
                 let node = placement.touch(placement.page(record.host as u32, address));

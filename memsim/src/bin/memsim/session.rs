@@ -11,7 +11,7 @@ use memsim::kernel::{Debt, Demand, HostModel, Kernel};
 use memsim::law::LINE;
 use memsim::machine;
 use memsim::placement::Placement;
-use memsim::topology::Topology;
+use memsim::topology::{Host, Topology};
 
 use crate::args::{self, Args, Source};
 use crate::dataflow;
@@ -51,12 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         // Not only after a long run: a report that has nowhere to go.
         File::create(path).map_err(|error| unusable("report", path, &error))?;
     }
-    let capacities = args.capacities(&topology)?;
-    let mut placement = Placement::new(
-        args.placement_policy(&topology)?,
-        args.page_size.bytes(),
-        &capacities,
-    )?;
+    let mut placements = placements(args, &topology)?;
     if args.trace.is_none() && topology.hosts.len() > 1 {
         let reason = "a target is one host; several hosts need a trace (--trace)".into();
         return Err(memsim::Error::Value {
@@ -134,7 +129,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
                         wanted,
                         tree,
                         epoch,
-                        capacities.len(),
+                        1 + topology.expanders.len(),
                         cache_bytes,
                         local.0,
                     )?
@@ -153,7 +148,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     simulate(
         args,
         source.as_mut(),
-        &mut placement,
+        &mut placements,
         &mut kernel,
         &mut report,
     )?;
@@ -164,6 +159,26 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Some(Status::Killed(signal)) => 128 + signal as u8,
         _ => 0,
     })
+}
+
+/// Where the pages of each host go: to its own local memory and to the expanders that it reaches. One that several reach has
+/// an equal part for each.
+fn placements(args: &Args, topology: &Topology) -> Result<Vec<Placement>, memsim::Error> {
+    let bytes = args.capacities(topology)?;
+    let (local, of_expanders) = bytes.split_at(1);
+    let reach = |host: &Host, expander| host.paths.iter().any(|path| path.expander == expander);
+    let part = |path: &memsim::topology::Path| {
+        let hosts = topology.hosts.iter();
+        let sharers = hosts.filter(|host| reach(host, path.expander)).count();
+        of_expanders[path.expander] / sharers as u64
+    };
+    let placement = |host: &Host| {
+        let parts = host.paths.iter().map(part);
+        let capacity: Vec<u64> = local.iter().copied().chain(parts).collect();
+        let policy = args.placement_policy(capacity.len())?;
+        Placement::new(policy, args.page_size.bytes(), &capacity)
+    };
+    topology.hosts.iter().map(placement).collect()
 }
 
 /// The source of a live target: the one that is wanted, or the best that is here.
@@ -209,15 +224,15 @@ fn live(
 fn simulate(
     args: &Args,
     source: &mut dyn AccessSource,
-    placement: &mut Placement,
+    placements: &mut [Placement],
     kernel: &mut Kernel,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut progress = Progress::new(!args.quiet);
     let (mut debt, mut overhead_ns) = (Debt::default(), 0.0);
-    while let Some(mut epoch) = source.next(placement)? {
-        charge_moves(&mut epoch, placement);
+    while let Some(mut epoch) = source.next(placements)? {
+        charge_moves(&mut epoch, placements);
         let demands: Vec<&[Demand]> = epoch
             .demands
             .iter()
@@ -246,18 +261,18 @@ fn simulate(
 }
 
 /// Pages that changed nodes were read from the one and written to the other.
-fn charge_moves(epoch: &mut Epoch, placement: &mut Placement) {
-    let lines = placement.page_bytes() as f64 / LINE;
-    for (node, (left, came)) in placement.take_moved().into_iter().enumerate() {
-        if let Some(demands) = epoch.demands.first_mut()
-            && left + came > 0
-        {
-            let more = Demand {
-                reads: left as f64 * lines,
-                writes: came as f64 * lines,
-                back_invalidates: 0.0,
-            };
-            source::add(demands, node, more);
+fn charge_moves(epoch: &mut Epoch, placements: &mut [Placement]) {
+    for (demands, placement) in epoch.demands.iter_mut().zip(placements) {
+        let lines = placement.page_bytes() as f64 / LINE;
+        for (node, (left, came)) in placement.take_moved().into_iter().enumerate() {
+            if left + came > 0 {
+                let more = Demand {
+                    reads: left as f64 * lines,
+                    writes: came as f64 * lines,
+                    back_invalidates: 0.0,
+                };
+                source::add(demands, node, more);
+            }
         }
     }
 }

@@ -31,11 +31,12 @@ pub trait AccessSource {
     /// What the report must say; asked for at the end.
     fn facts(&self) -> Facts;
 
-    /// The next epoch, or nothing when there is no more. A live target stands still afterwards.
+    /// The next epoch, or nothing when there is no more. There is a placement for each host; a target is one host. It
+    /// stands still afterwards.
     ///
     /// # Errors
     /// What the system or a file has to say.
-    fn next(&mut self, placement: &mut Placement) -> anyhow::Result<Option<Epoch>>;
+    fn next(&mut self, placements: &mut [Placement]) -> anyhow::Result<Option<Epoch>>;
 
     /// Lets a live target stand still until `owed_ns` are paid; returns for how long it has stood
     /// still since the epoch, own work included. What is not live cannot stand still: it pays at

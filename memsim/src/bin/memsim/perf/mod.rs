@@ -277,10 +277,11 @@ impl AccessSource for Samples {
         }
     }
 
-    fn next(&mut self, placement: &mut Placement) -> anyhow::Result<Option<Epoch>> {
+    fn next(&mut self, placements: &mut [Placement]) -> anyhow::Result<Option<Epoch>> {
         if self.done {
             return Ok(None);
         }
+        let placement = &mut placements[0];
         let before = self.tree.ran();
         self.tree
             .run(&mut Unwatched, self.epoch)
