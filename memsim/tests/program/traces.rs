@@ -170,6 +170,38 @@ fn a_promotion_is_charged_to_the_host_whose_page_it_is() {
     assert_eq!(of_nodes(&report, 1, what), [[2 + 64, 64], [1 + 64, 64]]);
 }
 
+#[test]
+fn the_report_has_the_time_series_of_every_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.html");
+    let options = ["-o", "a=(m);b=(n,o)", "--html", path.to_str().unwrap()];
+    // Two epochs of 10 ms; only the second host does something in the second one.
+    let report = replay(
+        &options,
+        "0 a r 0 1000
+0 b w 0 2000
+15e6 b r 0 500
+",
+    );
+    let bytes = |host: usize| -> Vec<f64> {
+        let series = report["hosts"][host]["series"].as_array().unwrap();
+        let of_first_expander = |point: &Value| point["bytes"][1].as_f64().unwrap_or(0.0);
+        series.iter().map(of_first_expander).collect()
+    };
+    assert_eq!(bytes(0), [64_000.0, 0.0]);
+    assert_eq!(bytes(1), [128_000.0, 32_000.0]);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let sections: Vec<&str> = page.split("<h2>Host ").skip(1).collect();
+    assert_eq!(sections.len(), 2);
+    for (section, (host, nodes)) in sections.iter().zip([("a<", 2), ("b<", 3)]) {
+        assert!(section.starts_with(host), "{section}");
+        let curves: Vec<&str> = section.split("<polyline").skip(1).collect();
+        assert_eq!(curves.len(), 3 * nodes);
+        // The first chart is of bandwidth: at its top is the expander's, not that of local memory.
+        assert!(!curves[0].contains(",10.0") && curves[1].contains(",10.0"));
+    }
+}
+
 /// Two hosts that would each write 9.9 GB/s for 10 ms; a cxl-a link carries 11.2.
 fn two_busy_hosts() -> String {
     let mut trace = String::from("# time host kind address lines\n");

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use memsim::topology::{Host, Topology};
 
-use crate::report::{Point, Report, seconds};
+use crate::report::{HostReport, Point, Report, seconds};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 180.0;
@@ -80,61 +80,37 @@ pub fn page(report: &Report, topology: &Topology) -> String {
             );
         }
         page += "</table>";
-    }
-    if let Some(host) = report.hosts.first() {
-        let names: Vec<&str> = host.nodes.iter().map(|node| node.name.as_str()).collect();
-        let bandwidth = |node: usize| {
-            move |point: &Point| {
-                point
-                    .bytes
-                    .get(node)
-                    .map_or(0.0, |bytes| bytes / point.length_ns.max(1.0))
-            }
-        };
-        let latency =
-            |node: usize| move |point: &Point| point.latency_ns.get(node).copied().unwrap_or(0.0);
-        let lines = |value: &dyn Fn(usize, &Point) -> f64| -> Vec<Vec<f64>> {
-            (0..names.len())
-                .map(|node| {
-                    report
-                        .series
-                        .iter()
-                        .map(|point| value(node, point))
-                        .collect()
-                })
-                .collect()
-        };
-        let series = &report.series;
-        chart(
-            &mut page,
-            "Bandwidth, GB/s",
-            &names,
-            series,
-            &lines(&|node, point| bandwidth(node)(point)),
-        );
-        chart(
-            &mut page,
-            "Latency of a read, ns",
-            &names,
-            series,
-            &lines(&|node, point| latency(node)(point)),
-        );
-        let share = |node: usize| {
-            move |point: &Point| {
-                let delay = point.delay_ns.get(node).copied().unwrap_or(0.0);
-                100.0 * delay / point.length_ns.max(1.0)
-            }
-        };
-        chart(
-            &mut page,
-            "Injected delay, % of modelled time",
-            &names,
-            series,
-            &lines(&|node, point| share(node)(point)),
-        );
+        charts(&mut page, host);
     }
     page += "</body></html>\n";
     page
+}
+
+/// The time series of a host.
+fn charts(page: &mut String, host: &HostReport) {
+    type Value = fn(&Point, usize) -> f64;
+    let charts: [(&str, Value); 3] = [
+        ("Bandwidth, GB/s", |point, node| {
+            at(&point.bytes, node) / point.length_ns.max(1.0)
+        }),
+        ("Latency of a read, ns", |point, node| {
+            at(&point.latency_ns, node)
+        }),
+        ("Injected delay, % of modelled time", |point, node| {
+            100.0 * at(&point.delay_ns, node) / point.length_ns.max(1.0)
+        }),
+    ];
+    let names: Vec<&str> = host.nodes.iter().map(|node| node.name.as_str()).collect();
+    for (title, value) in charts {
+        let line = |node| host.series.iter().map(|point| value(point, node)).collect();
+        let lines: Vec<Vec<f64>> = (0..names.len()).map(line).collect();
+        chart(page, title, &names, &host.series, &lines);
+    }
+}
+
+/// The figure of a node; none where nothing was asked of it.
+fn at(figures: &[f64], node: usize) -> f64 {
+    figures.get(node).copied().unwrap_or(0.0)
 }
 
 /// The tree below one host, from left to right.
@@ -214,7 +190,7 @@ fn chart(page: &mut String, title: &str, names: &[&str], series: &[Point], lines
     let top = lines.iter().flatten().copied().fold(1e-9, f64::max);
     let _ = write!(
         page,
-        "<h2>{title}</h2><svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\">",
+        "<h3>{title}</h3><svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\">",
         HEIGHT + 45.0
     );
     let x = |ns: f64| MARGIN + (WIDTH - 2.0 * MARGIN) * ns / end;

@@ -37,8 +37,6 @@ pub struct Report {
     pub owed_ns: f64,
     /// Time that observing cost the target beyond the delay that it was owed, ns.
     pub overhead_ns: f64,
-    /// Time series of the first host.
-    pub series: Vec<Point>,
 }
 
 /// One host.
@@ -52,6 +50,8 @@ pub struct HostReport {
     pub added_ns: f64,
     /// Its nodes; local memory first.
     pub nodes: Vec<NodeReport>,
+    /// Its time series.
+    pub series: Vec<Point>,
 }
 
 /// One node as a host uses it.
@@ -127,7 +127,6 @@ impl Report {
             paid_ns: 0.0,
             owed_ns: 0.0,
             overhead_ns: 0.0,
-            series: Vec::new(),
         }
     }
 
@@ -138,34 +137,12 @@ impl Report {
             u64::from(penalties.iter().any(|penalty| penalty.not_representable));
         for (index, host) in self.hosts.iter_mut().enumerate() {
             let latencies = std::iter::once(self.local_ns).chain(kernel.latencies(index));
-            let demands = epoch.demands.get(index).map_or(&[][..], Vec::as_slice);
-            host.ran_ns += epoch.runs.get(index).map_or(0.0, |run| run.time_ns);
-            host.added_ns += penalties.get(index).map_or(0.0, |penalty| penalty.added_ns);
-            for ((node, latency), demand) in host.nodes.iter_mut().zip(latencies).zip(demands) {
-                node.add(demand, latency);
-            }
-        }
-        if let (Some(run), Some(penalty), Some(demands)) =
-            (epoch.runs.first(), penalties.first(), epoch.demands.first())
-        {
-            let latency_ns: Vec<f64> = std::iter::once(self.local_ns)
-                .chain(kernel.latencies(0))
-                .collect();
-            let point = Point {
-                until_ns: self.hosts[0].ran_ns + self.hosts[0].added_ns,
-                length_ns: run.time_ns + penalty.added_ns,
-                added_ns: penalty.added_ns,
-                bytes: demands
-                    .iter()
-                    .map(|demand| LINE * (demand.reads + demand.writes))
-                    .collect(),
-                delay_ns: by_node(penalty.added_ns, demands, &latency_ns),
-                latency_ns,
-            };
-            self.series.push(point);
-            if self.series.len() >= 2 * POINTS {
-                self.series = self.series.chunks(2).map(merge).collect();
-            }
+            host.add(
+                epoch.runs.get(index).map_or(0.0, |run| run.time_ns),
+                penalties.get(index).map_or(0.0, |penalty| penalty.added_ns),
+                epoch.demands.get(index).map_or(&[], Vec::as_slice),
+                latencies.collect(),
+            );
         }
     }
 
@@ -246,6 +223,28 @@ impl Report {
 }
 
 impl HostReport {
+    /// Takes up an epoch: how long the host ran, what the topology added, and what each node was asked for and how long a
+    /// read of it took.
+    fn add(&mut self, ran_ns: f64, added_ns: f64, demands: &[Demand], latency_ns: Vec<f64>) {
+        self.ran_ns += ran_ns;
+        self.added_ns += added_ns;
+        for ((node, &latency), demand) in self.nodes.iter_mut().zip(&latency_ns).zip(demands) {
+            node.add(demand, latency);
+        }
+        let moved = |demand: &Demand| LINE * (demand.reads + demand.writes);
+        self.series.push(Point {
+            until_ns: self.ran_ns + self.added_ns,
+            length_ns: ran_ns + added_ns,
+            added_ns,
+            bytes: demands.iter().map(moved).collect(),
+            delay_ns: by_node(added_ns, demands, &latency_ns),
+            latency_ns,
+        });
+        if self.series.len() >= 2 * POINTS {
+            self.series = self.series.chunks(2).map(merge).collect();
+        }
+    }
+
     /// Modelled time over run time.
     pub fn slowdown(&self) -> f64 {
         if self.ran_ns > 0.0 {
@@ -394,11 +393,12 @@ mod tests {
     #[test]
     fn a_long_run_keeps_a_bounded_series_that_loses_nothing() {
         let report = sample(5000);
-        assert!(report.series.len() < 2 * POINTS);
-        let bytes: f64 = report.series.iter().map(|point| point.bytes[1]).sum();
+        let host = &report.hosts[0];
+        assert!(host.series.len() < 2 * POINTS);
+        let bytes: f64 = host.series.iter().map(|point| point.bytes[1]).sum();
         assert_eq!(bytes, 5000.0 * 100.0 * 64.0);
-        let delay: f64 = report.series.iter().flat_map(|point| &point.delay_ns).sum();
-        assert!((delay / report.hosts[0].added_ns - 1.0).abs() < 1e-9);
+        let delay: f64 = host.series.iter().flat_map(|point| &point.delay_ns).sum();
+        assert!((delay / host.added_ns - 1.0).abs() < 1e-9);
     }
 
     #[test]
