@@ -155,6 +155,12 @@ fn one_curve_of_a_memory_bus_is_explained_too() {
             0.10,
         ),
         (
+            "Sapphire Rapids",
+            include_str!("../data/curves/spr-local.csv"),
+            0.03,
+            0.10,
+        ),
+        (
             "Alder Lake",
             include_str!("../data/curves/alder-lake.csv"),
             0.03,
