@@ -164,6 +164,34 @@ fn a_sampled_target_that_becomes_another_program_is_followed_into_it() {
 }
 
 #[test]
+fn valgrind_counts_every_miss_of_a_stream() {
+    let version = Command::new("valgrind").arg("--version").output();
+    if !version.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: valgrind is not installed here");
+        return;
+    }
+    let stream = |passes: &str| {
+        let options = ["--source", "valgrind", "--llc", "1", "-o", "(1[&lat=400])"];
+        let target = ["--quiet", "--", "./ld", "8", "64", passes];
+        let one_by_one = ["--parallelism", "1"];
+        let (output, report) = observe(&[&options[..], &one_by_one, &target].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", standard_error(&output));
+        assert_eq!(report["source"]["name"], "valgrind");
+        let added = number(&report["hosts"][0]["added_ns"]);
+        (sum(&report, "reads"), added)
+    };
+    let (once, twice) = (stream("1"), stream("2"));
+    let (reads, added) = (twice.0 - once.0, twice.1 - once.1);
+    // Whatever a cache of 1 MiB has kept of a pass over 8 MiB, the next one puts out before it comes there.
+    let lines = f64::from(8 << 20) / 64.0;
+    assert!((reads / lines - 1.0).abs() < 0.01, "{reads}");
+    assert!(
+        (added / (300.0 * reads) - 1.0).abs() < 0.01,
+        "{added} {reads}"
+    );
+}
+
+#[test]
 fn local_memory_alone_costs_nothing() {
     let (_, report) = counted(STEPS as f64, |times| {
         let chase = format!("{CHASE} {}", times * STEPS);
