@@ -66,6 +66,16 @@ impl Code {
         routine(machine, first, count);
     }
 
+    /// Runs `groups` groups of each of the blocks `first..end` of a row from the kernel's beginning, up to the first
+    /// block whose groups do not all come to its end: that block, or `end`.
+    pub fn run_blocks(&self, worker: &mut Worker<'_>, first: u32, end: u32, groups: u64) -> u32 {
+        type Routine = extern "C" fn(*mut Machine, u64, u64, u64) -> u64;
+        let machine = bind(worker);
+        // SAFETY: `emit::blocks` made this code with this signature; the machine's pointers are the worker's.
+        let routine: Routine = unsafe { std::mem::transmute(self.start.as_ptr()) };
+        routine(machine, first.into(), end.into(), groups) as u32
+    }
+
     /// Runs one thread from the entry of this number; how it has left.
     pub fn run_lane(&self, worker: &mut Worker<'_>, thread: u64, entry: u64) -> u32 {
         type Routine = extern "C" fn(*mut Machine, u64, u64) -> u32;

@@ -52,6 +52,8 @@ pub struct Machine {
     pub dynamic_shared: u32,
     /// Not 0 once an instruction has faulted.
     pub fault: u32,
+    /// Not 0 once a group has left the code for blocks before the kernel's end.
+    pub left: u32,
     /// Not 0 if a lane is not to stop for its group.
     pub alone: u32,
     /// `%lanemask_eq`, `le`, `lt`, `ge`, `gt` of each lane.

@@ -4,6 +4,10 @@
 //! what registers hold, [`shape`] knows what is the same in all lanes or has a stride; that takes scalar instructions,
 //! and memory accesses with a stride are checked and made once for the group.
 //!
+//! From a kernel's beginning one call runs all groups of several blocks that follow each other in a row, as a loop over blocks
+//! and groups in compiled code: what is the same for all of them is computed once. It returns at the first block one of whose
+//! groups does not come to the kernel's end, and the [`worker`] runs that block from where its groups are.
+//!
 //! Where the lanes of a group disagree at a branch, its variables go to a frame and each lane goes on in code for
 //! single lanes, until all have come to the instruction where the ways meet, and run together again. Barriers, and instructions
 //! in which lanes see each other, end a piece of code too: the [`worker`] waits until all threads have come, and enters
@@ -58,6 +62,8 @@ pub struct Variant {
     globals: Vec<u64>,
     shared_offsets: Vec<u64>,
     isa: OwnedTargetIsa,
+    /// Code for blocks from the kernel's beginning.
+    first: Code,
     /// Code for groups by entry, made when first needed; an empty place for one that could not be made.
     groups: Vec<OnceLock<Option<Code>>>,
     lane: Code,
@@ -169,12 +175,11 @@ impl Variant {
             target: isa.frontend_config(),
         };
         let lane = compile(&isa, emit::lane(source))?;
-        let first = compile(&isa, emit::group(source, 0))?;
+        let first = compile(&isa, emit::blocks(source))?;
         let callout = compile(&isa, trampoline(isa.frontend_config()))?;
-        let mut groups: Vec<_> = function.code.iter().map(|_| OnceLock::new()).collect();
-        groups[0] = OnceLock::from(Some(first));
         Ok(Self {
-            groups,
+            first,
+            groups: function.code.iter().map(|_| OnceLock::new()).collect(),
             globals: globals.to_vec(),
             shared_offsets: shared_offsets.to_vec(),
             plan,

@@ -146,24 +146,34 @@ impl Emitter<'_, '_> {
         for &var in vars {
             self.save(var);
         }
+        let end = code == status::EXIT;
         let code = self.b.ins().iconst(types::I32, i64::from(code));
-        match self.next_group {
-            Some(next) => {
-                let table = self.field(types::I64, offset_of!(Machine, status));
-                let at = self.b.ins().ishl_imm_u(self.index, 2);
-                let at = self.b.ins().iadd(table, at);
-                self.b.ins().store(memory(), code, at, 0);
-                self.b.ins().jump(next, &[]);
-            }
-            None => {
-                self.b.ins().return_(&[code]);
-            }
+        let Some(next) = self.next_group else {
+            self.b.ins().return_(&[code]);
+            return;
+        };
+        // In code for blocks every group's status is the kernel's end from the start.
+        let blocks = self.row_block.is_some();
+        if !(blocks && end) {
+            let table = self.field(types::I64, offset_of!(Machine, status));
+            let at = self.b.ins().ishl_imm_u(self.index, 2);
+            let at = self.b.ins().iadd(table, at);
+            self.b.ins().store(memory(), code, at, 0);
         }
+        if blocks && !end {
+            let flags = MemFlagsData::trusted();
+            let offset = offset_of!(Machine, left) as i32;
+            let one = self.b.ins().iconst(types::I32, 1);
+            self.b.ins().store(flags, one, self.machine, offset);
+        }
+        self.b.ins().jump(next, &[]);
     }
 
     /// Leaves at once, because of a fault.
     pub fn abandon(&mut self) {
-        if self.wide {
+        if let Some(block) = self.row_block {
+            self.b.ins().return_(&[block]);
+        } else if self.wide {
             self.b.ins().return_(&[]);
         } else {
             let code = self.b.ins().iconst(types::I32, i64::from(status::FAULT));

@@ -53,6 +53,19 @@ pub struct Source<'a> {
     pub target: TargetFrontendConfig,
 }
 
+/// Code for blocks of a row from the kernel's beginning on: `(machine, first block, block behind the last, groups of each)`.
+/// It gives the first block whose groups do not all come to the kernel's end, or the one behind the last.
+pub fn blocks(source: Source<'_>) -> Clif {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(types::I64); 4];
+    signature.returns = vec![AbiParam::new(types::I64)];
+    build(signature, |builder| {
+        let mut emitter = Emitter::new(source, builder, true);
+        emitter.row_region();
+        emitter.finish();
+    })
+}
+
 /// Code for groups from one entry on: `(machine, first group, number of groups)`.
 pub fn group(source: Source<'_>, entry: usize) -> Clif {
     let mut signature = Signature::new(CallConv::SystemV);
@@ -115,6 +128,8 @@ struct Emitter<'a, 'f> {
     todo: Vec<usize>,
     /// Where a group's code goes for the next group.
     next_group: Option<Block>,
+    /// The block's index in its row, in code for blocks.
+    row_block: Option<Ir>,
     /// The instruction in hand and its guard, if that is a mask.
     pc: usize,
     mask: Option<Mask>,
@@ -146,6 +161,7 @@ impl<'a, 'f> Emitter<'a, 'f> {
             bodies: BTreeMap::new(),
             todo: Vec::new(),
             next_group: None,
+            row_block: None,
             pc: 0,
             mask: None,
             strided: false,
@@ -164,6 +180,54 @@ impl<'a, 'f> Emitter<'a, 'f> {
     /// Bytes of a group's frame.
     fn frame_bytes(&self) -> i64 {
         (self.source.plan.slot_count * 8 * GROUP) as i64
+    }
+
+    /// Loops over blocks and over their groups around the kernel.
+    fn row_region(&mut self) {
+        let (first, end, groups) = {
+            let block = self
+                .b
+                .current_block()
+                .unwrap_or_else(|| self.b.create_block());
+            let params = self.b.block_params(block);
+            (params[1], params[2], params[3])
+        };
+        let [head, body, done, start, next, behind] = [(); 6].map(|()| self.b.create_block());
+        let block = self.b.append_block_param(head, types::I64);
+        let group = self.b.append_block_param(start, types::I64);
+        let below = cranelift_codegen::ir::condcodes::IntCC::UnsignedLessThan;
+        self.b.ins().jump(head, &[first.into()]);
+        self.b.switch_to_block(head);
+        let more = self.b.ins().icmp(below, block, end);
+        self.b.ins().brif(more, body, &[], done, &[]);
+        self.b.switch_to_block(done);
+        self.b.ins().return_(&[block]);
+        self.b.switch_to_block(body);
+        // For the interpreter's side.
+        let index = self.b.ins().ireduce(types::I32, block);
+        let offset = offset_of!(Machine, ctaid) as i32;
+        let flags = MemFlagsData::trusted();
+        self.b.ins().store(flags, index, self.machine, offset);
+        let zero = self.b.ins().iconst(types::I64, 0);
+        self.b.ins().jump(start, &[zero.into()]);
+        self.b.switch_to_block(next);
+        let following = self.b.ins().iadd_imm_s(group, 1);
+        let more = self.b.ins().icmp(below, following, groups);
+        self.b
+            .ins()
+            .brif(more, start, &[following.into()], behind, &[]);
+        self.b.switch_to_block(behind);
+        let offset = offset_of!(Machine, left) as i32;
+        let left = self.b.ins().load(types::I32, flags, self.machine, offset);
+        let following = self.b.ins().iadd_imm_s(block, 1);
+        self.b
+            .ins()
+            .brif(left, done, &[], head, &[following.into()]);
+        self.next_group = Some(next);
+        self.row_block = Some(block);
+
+        self.b.switch_to_block(start);
+        self.begin(group, 0);
     }
 
     /// A loop over groups around the region that begins at `entry`.
@@ -198,6 +262,11 @@ impl<'a, 'f> Emitter<'a, 'f> {
         self.next_group = Some(next);
 
         self.b.switch_to_block(start);
+        self.begin(group, entry);
+    }
+
+    /// The code of a group from an entry on.
+    fn begin(&mut self, group: Ir, entry: usize) {
         self.index = group;
         self.set_frame(group);
         self.refuel();

@@ -33,6 +33,10 @@ impl Emitter<'_, '_> {
                 self.lanes_at(at, self.value_shape(Value::Special(special)))
             }
             Special::Ntid(d) => field32(self, array(offset_of!(Machine, ntid), d)),
+            Special::Ctaid(0) if let Some(block) = self.row_block => {
+                let index = self.b.ins().ireduce(types::I32, block);
+                Val::scalar(index, 32)
+            }
             Special::Ctaid(d) => field32(self, array(offset_of!(Machine, ctaid), d)),
             Special::Nctaid(d) => field32(self, array(offset_of!(Machine, nctaid), d)),
             Special::LaneId => {

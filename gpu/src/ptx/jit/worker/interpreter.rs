@@ -68,7 +68,7 @@ impl Worker<'_> {
     fn interpret(&mut self, pc: usize, warp: usize, active: u32) -> Result<(), Failure> {
         let inst: &Inst = &self.function.code[pc];
         let identity = &mut self.identities[warp];
-        identity.block = self.block;
+        identity.block = self.machine.ctaid;
         let mut step = Step {
             launch: self.launch,
             identity,

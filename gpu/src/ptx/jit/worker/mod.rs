@@ -6,7 +6,6 @@ mod waiting;
 use std::cell::Cell;
 
 use super::Variant;
-use super::edge::Code;
 use super::frames::Frames;
 use super::machine::{EXCHANGE, Machine, Site, status};
 use super::shape::GROUP;
@@ -23,17 +22,17 @@ use crate::ptx::ir::{Function, Op};
 /// Groups of a warp.
 const GROUPS: usize = WARP / GROUP;
 
-/// Blocks after which a worker looks at the clock.
-const CHECKED: u64 = 16;
+/// Blocks after which a worker looks at the clock, and that it runs at once at most.
+const CHECKED: u32 = 16;
 
 /// A group whose lanes are at different places: see the lanes.
 const APART: u32 = u32::MAX;
 
 /// Runs all blocks of a grid on compiled code.
 pub fn run(launch: &Launch<'_>, variant: &Variant) -> Result<(), Failure> {
-    run_blocks(launch, |number| {
+    run_blocks(launch, CHECKED, |number| {
         let mut worker = Worker::new(launch, variant, number);
-        move |block| worker.block(block)
+        move |first, count| worker.blocks(first, count)
     })
 }
 
@@ -45,7 +44,6 @@ pub struct Worker<'a> {
     function: &'a Function,
     threads: usize,
     groups: usize,
-    block: [u32; 3],
     spaces: Spaces<'a>,
     frames: Frames<'a>,
     /// The interpreter's registers and place for one instruction.
@@ -56,6 +54,7 @@ pub struct Worker<'a> {
     sites: Vec<Site>,
     exchange: Box<[[u64; GROUP]; EXCHANGE]>,
     tid: [Vec<u32>; 3],
+    /// How each group has left compiled code; all at the kernel's end before a block begins.
     status: Vec<u32>,
     taken: Vec<u32>,
     /// Where each group is, or [`APART`].
@@ -67,9 +66,8 @@ pub struct Worker<'a> {
     /// Threads that have come to each barrier without waiting, and how many complete it.
     arrived: [(u32, Option<u32>); BARRIERS],
     lane_numbers: Vec<Option<u64>>,
-    /// Code for groups from the kernel's beginning.
-    first: Option<&'a Code>,
-    blocks: u64,
+    /// Blocks since the clock was looked at.
+    unchecked: u32,
     failure: Option<Failure>,
 }
 
@@ -142,6 +140,7 @@ impl<'a> Worker<'a> {
             warps: warps as u32,
             dynamic_shared: launch.dynamic_shared,
             fault: 0,
+            left: 0,
             alone: 0,
             lane_masks: [
                 mask(|lane| 1 << lane),
@@ -158,7 +157,6 @@ impl<'a> Worker<'a> {
             function,
             threads,
             groups,
-            block: [0; 3],
             spaces: Spaces {
                 global: GlobalMemory {
                     memory: launch.memory,
@@ -176,22 +174,20 @@ impl<'a> Worker<'a> {
             sites: vec![Site::default(); 2 * function.code.len()],
             exchange: Box::new([[0; GROUP]; EXCHANGE]),
             tid,
-            status: vec![0; groups],
+            status: vec![status::EXIT; groups],
             taken: vec![0; groups],
             at: vec![0; groups],
             lanes: vec![0; groups * GROUP],
             doubtful: vec![false; groups],
             arrived: [(0, None); BARRIERS],
             lane_numbers,
-            first: variant.group(function, 0),
-            blocks: 0,
+            unchecked: 0,
             failure: None,
         }
     }
 
     /// Gives compiled code the addresses of what it works on.
     fn bind(&mut self, block: [u32; 3]) {
-        self.block = block;
         let machine = &mut self.machine;
         machine.ctaid = block;
         machine.tid = [0, 1, 2].map(|dimension: usize| self.tid[dimension].as_ptr());
@@ -204,39 +200,54 @@ impl<'a> Worker<'a> {
         machine.exchange = self.exchange.as_mut_ptr();
     }
 
-    /// Runs a block to its end.
-    fn block(&mut self, block: [u32; 3]) -> Result<(), Failure> {
-        self.blocks += 1;
-        if self.blocks.is_multiple_of(CHECKED) {
+    /// Runs blocks that follow each other in a row to their ends.
+    fn blocks(&mut self, [mut x, y, z]: [u32; 3], count: u32) -> Result<(), Failure> {
+        self.unchecked += count;
+        if self.unchecked >= CHECKED {
+            self.unchecked = 0;
             self.check_stop()?;
         }
-        self.bind(block);
+        let variant = self.variant;
         let whole = self.threads / GROUP;
-        let start = status::STOPPED;
-        if let Some(first) = self.first
-            && whole == self.groups
-        {
-            // Most blocks go from their beginning to their end without a stop.
-            first.run_groups(self, 0, self.groups as u64);
+        let end = x + count;
+        while x < end {
+            self.bind([x, y, z]);
+            if whole == self.groups {
+                // Most blocks go from their beginning to their end without a stop.
+                x = variant.first.run_blocks(self, x, end, whole as u64);
+            } else if whole > 0 {
+                variant.first.run_blocks(self, x, x + 1, whole as u64);
+            }
             self.check_fault()?;
-            if self.status.iter().all(|&code| code == status::EXIT) {
-                return Ok(());
+            if x < end {
+                self.machine.ctaid = [x, y, z];
+                self.rest(whole)?;
+                x += 1;
             }
-            self.at.fill(start);
-            self.doubtful.fill(false);
-            for group in 0..self.groups {
-                self.left(group)?;
-            }
-        } else {
-            self.at.fill(start);
-            self.doubtful.fill(false);
+        }
+        Ok(())
+    }
+
+    /// Runs a block to its end whose first groups have left the code for blocks, and whose last one has not begun.
+    fn rest(&mut self, whole: usize) -> Result<(), Failure> {
+        self.doubtful.fill(false);
+        for group in 0..whole {
+            self.left(group)?;
         }
         if whole < self.groups {
             self.at[whole] = APART;
             let first = whole * GROUP;
             self.lanes[first..first + GROUP].fill(status::EXIT);
-            self.lanes[first..self.threads].fill(start);
+            self.lanes[first..self.threads].fill(status::STOPPED);
         }
+        self.finish()?;
+        self.status.fill(status::EXIT);
+        self.machine.left = 0;
+        Ok(())
+    }
+
+    /// Runs a block to its end, from wherever its groups are.
+    fn finish(&mut self) -> Result<(), Failure> {
         loop {
             let ran = self.run_groups()?;
             if self.at.iter().all(|&code| code == status::EXIT) {
