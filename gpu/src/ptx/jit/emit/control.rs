@@ -2,15 +2,31 @@
 
 use std::mem::offset_of;
 
-use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{Block, BlockCall, InstBuilder, JumpTableData, MemFlagsData, types};
 
-use super::value::{Mask, as_int};
+use super::select::integer_condition;
+use super::value::{Mask, as_int, integer};
 use super::{Emitter, memory};
-use crate::ptx::ir::{Inst, Op, PredValue};
+use crate::ptx::ir::{Inst, Op, PredValue, Test, Value};
 use crate::ptx::jit::effects::Var;
 use crate::ptx::jit::machine::{Machine, status};
 use crate::ptx::jit::shape::{GROUP, Shape};
+use crate::ptx::syntax::Scalar;
+
+/// A comparison that a group's first and last lane decide for all between them.
+struct Ends {
+    bits: u32,
+    /// What orders such numbers.
+    order: IntCC,
+    /// The comparison of `strided` with `bound`.
+    condition: IntCC,
+    strided: Value,
+    stride: i64,
+    bound: Value,
+    /// Whether the guard is the complement.
+    negated: bool,
+}
 
 impl Emitter<'_, '_> {
     /// An instruction that ends a block. With a guard it is a branch to itself or to the next.
@@ -22,6 +38,7 @@ impl Emitter<'_, '_> {
         };
         let (then, other) = (self.b.create_block(), self.b.create_block());
         if shape == Shape::Varying {
+            self.by_ends(pc, inst.guard, then, other);
             let mask = self.pred(inst.guard);
             self.part(pc, &mask, then, other);
         } else {
@@ -32,6 +49,123 @@ impl Emitter<'_, '_> {
         self.act(pc, inst);
         self.b.switch_to_block(other);
         self.go(pc, pc + 1);
+    }
+
+    /// Of a guard that compares values with a stride, the first and the last lane mostly tell what all lanes have: goes to
+    /// `then` or `other` where they do, and on where they do not.
+    fn by_ends(&mut self, pc: usize, guard: PredValue, then: Block, other: Block) {
+        let Some(ends) = self.ends(pc, guard) else {
+            return;
+        };
+        let Ends {
+            bits,
+            order,
+            condition,
+            strided,
+            stride,
+            bound,
+            negated,
+        } = ends;
+        let first = self.base(strided, bits).parts[0];
+        let first = as_int(&mut self.b, first);
+        let bound = self.operand(bound, bits).parts[0];
+        let bound = as_int(&mut self.b, bound);
+        let b = &mut self.b;
+        let last = b.ins().iadd_imm_s(first, stride * (GROUP as i64 - 1));
+        let (low, high) = if stride > 0 {
+            (first, last)
+        } else {
+            (last, first)
+        };
+        let (holds, fails) = if negated {
+            (other, then)
+        } else {
+            (then, other)
+        };
+        let (ordered, inner, doubt) = (b.create_block(), b.create_block(), b.create_block());
+        b.set_cold_block(doubt);
+        // A group's span is far less than all numbers, so that a wrap shows.
+        let wraps = b.ins().icmp(order, high, low);
+        b.ins().brif(wraps, doubt, &[], ordered, &[]);
+        b.switch_to_block(ordered);
+        let of_high = b.ins().icmp(condition, high, bound);
+        // What holds for the highest value holds for all, or what does not holds for none.
+        let falling = matches!(
+            condition,
+            IntCC::SignedLessThan
+                | IntCC::SignedLessThanOrEqual
+                | IntCC::UnsignedLessThan
+                | IntCC::UnsignedLessThanOrEqual
+        );
+        if falling {
+            b.ins().brif(of_high, holds, &[], inner, &[]);
+        } else {
+            b.ins().brif(of_high, inner, &[], fails, &[]);
+        }
+        b.switch_to_block(inner);
+        let of_low = b.ins().icmp(condition, low, bound);
+        if falling {
+            b.ins().brif(of_low, doubt, &[], fails, &[]);
+        } else {
+            b.ins().brif(of_low, holds, &[], doubt, &[]);
+        }
+        b.switch_to_block(doubt);
+    }
+
+    /// The comparison that a guard is, if it orders a value with a stride and one that is the same in all lanes.
+    fn ends(&self, pc: usize, guard: PredValue) -> Option<Ends> {
+        let PredValue::Reg { index, negated } = guard else {
+            return None;
+        };
+        let plan = self.source.plan;
+        let var = plan.vars.predicate(index);
+        let &leader = plan.leaders.range(..=pc).next_back()?;
+        let writes = |at: usize, var: &Var| plan.effects[at].writes.contains(var);
+        let at = (leader..pc).rev().find(|&at| writes(at, &var))?;
+        let inst = &self.code()[at];
+        let Op::Setp {
+            compare,
+            ty: ty @ (Scalar::U32 | Scalar::S32 | Scalar::U64 | Scalar::S64),
+            combine: None,
+            dst: Some(dst),
+            dst2: None,
+            a,
+            b,
+            ..
+        } = &inst.op
+        else {
+            return None;
+        };
+        // Its operands must still be what they were.
+        let changed = |var: &Var| (at + 1..pc).any(|later| writes(later, var));
+        let plain = |value: &Value| matches!(value, Value::Reg(_) | Value::Imm(_));
+        if *dst != index
+            || inst.guard != PredValue::Const(true)
+            || plan.effects[at].reads.iter().any(changed)
+            || !plain(a)
+            || !plain(b)
+        {
+            return None;
+        }
+        let condition = integer_condition(compare.test, ty.is_signed())?;
+        if matches!(condition, IntCC::Equal | IntCC::NotEqual) {
+            return None;
+        }
+        let (condition, strided, stride, bound) = match (self.value_shape(*a), self.value_shape(*b))
+        {
+            (Shape::Stride(k), Shape::UNIFORM) if k != 0 => (condition, *a, k, *b),
+            (Shape::UNIFORM, Shape::Stride(k)) if k != 0 => (condition.swap_args(), *b, k, *a),
+            _ => return None,
+        };
+        Some(Ends {
+            bits: ty.bytes() as u32 * 8,
+            order: integer_condition(Test::Lt, ty.is_signed())?,
+            condition,
+            strided,
+            stride,
+            bound,
+            negated,
+        })
     }
 
     /// Goes to `then` if a predicate holds for all lanes of the group, to `other` if for none, and out of it if
@@ -195,18 +329,15 @@ impl Emitter<'_, '_> {
         let base = self.base(value, 32).parts[0];
         let base = as_int(&mut self.b, base);
         let span = stride * (GROUP as i64 - 1);
-        let fits = if signed {
-            let wide = self.b.ins().sextend(types::I64, base);
-            let last = self.b.ins().iadd_imm_s(wide, span);
-            let cut = self.b.ins().ireduce(types::I32, last);
-            let again = self.b.ins().sextend(types::I64, cut);
-            self.b.ins().icmp(IntCC::Equal, last, again)
-        } else {
-            let wide = self.b.ins().uextend(types::I64, base);
-            let last = self.b.ins().iadd_imm_s(wide, span);
-            let limit = self.b.ins().iconst(types::I64, 1 << 32);
-            self.b.ins().icmp(IntCC::UnsignedLessThan, last, limit)
+        // Where lane 0 must be for the last one to fit.
+        let (condition, limit) = match (signed, span > 0) {
+            (true, true) => (IntCC::SignedLessThanOrEqual, i64::from(i32::MAX) - span),
+            (true, false) => (IntCC::SignedGreaterThanOrEqual, i64::from(i32::MIN) - span),
+            (false, true) => (IntCC::UnsignedLessThanOrEqual, i64::from(u32::MAX) - span),
+            (false, false) => (IntCC::UnsignedGreaterThanOrEqual, -span),
         };
+        let limit = integer(&mut self.b, types::I32, limit);
+        let fits = self.b.ins().icmp(condition, base, limit);
         let (on, out) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(fits, on, &[], out, &[]);

@@ -240,7 +240,7 @@ impl Emitter<'_, '_> {
     }
 }
 
-fn integer_condition(test: Test, signed: bool) -> Option<IntCC> {
+pub fn integer_condition(test: Test, signed: bool) -> Option<IntCC> {
     Some(match (test, signed) {
         (Test::Eq, _) => IntCC::Equal,
         (Test::Ne, _) => IntCC::NotEqual,
