@@ -1,7 +1,7 @@
 //! Values of lanes: scalars, vectors and masks.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value as Ir, types};
+use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Type, Value as Ir, types};
 use cranelift_frontend::FunctionBuilder;
 
 use super::Emitter;
@@ -247,6 +247,9 @@ impl Emitter<'_, '_> {
             _ => Format::F64.nan,
         };
         let lane = val.lane;
+        if val.parts.len() > 1 {
+            return self.canonical_parts(val, nan);
+        }
         self.map(&[val], lane, |b, args| {
             let bits = as_int(b, args[0]);
             let number = as_float(b, args[0]);
@@ -255,6 +258,52 @@ impl Emitter<'_, '_> {
             let is_nan = b.ins().fcmp(FloatCC::Unordered, number, number);
             choose(b, is_nan, nan, bits)
         })
+    }
+
+    /// The same of vectors, which mostly hold no NaN at all.
+    fn canonical_parts(&mut self, val: Val, nan: u64) -> Val {
+        let b = &mut self.b;
+        let numbers: Vec<Ir> = val.parts.iter().map(|&part| as_float(b, part)).collect();
+        let ints = int_type(b.func.dfg.value_type(numbers[0]));
+        let pairs = numbers.chunks(2);
+        let unordered: Vec<Ir> = pairs
+            .map(|pair| {
+                let unordered = b
+                    .ins()
+                    .fcmp(FloatCC::Unordered, pair[0], pair[pair.len() - 1]);
+                cast(b, unordered, types::I32X4)
+            })
+            .collect();
+        let any = unordered[1..]
+            .iter()
+            .fold(unordered[0], |any, &part| b.ins().bor(any, part));
+        let any = b.ins().vany_true(any);
+        let (some, after) = (b.create_block(), b.create_block());
+        b.set_cold_block(some);
+        let results: Vec<Ir> = val
+            .parts
+            .iter()
+            .map(|_| b.append_block_param(after, ints))
+            .collect();
+        let bits: Vec<Ir> = val.parts.iter().map(|&part| as_int(b, part)).collect();
+        let args: Vec<BlockArg> = bits.iter().map(|&part| part.into()).collect();
+        b.ins().brif(any, some, &[], after, &args);
+        b.switch_to_block(some);
+        let nan = integer(b, ints, nan as i64);
+        let args: Vec<BlockArg> = numbers
+            .iter()
+            .zip(&bits)
+            .map(|(&number, &bits)| {
+                let is_nan = b.ins().fcmp(FloatCC::Unordered, number, number);
+                choose(b, is_nan, nan, bits).into()
+            })
+            .collect();
+        b.ins().jump(after, &args);
+        b.switch_to_block(after);
+        Val {
+            parts: results,
+            lane: val.lane,
+        }
     }
 
     /// `f` of scalars, or of each part of vectors; what it returns has lanes of `lane` bits, like all of `args`.
