@@ -1,7 +1,8 @@
 //! How fast kernels run on this host: through the compiler, through the same C at -O3, and through PoCL.
 //!
 //! `cargo bench -p gpu --bench kernels`; `cargo xtask bench` gives it PoCL. `MEMU_POCL` names a tree of Debian packages
-//! with `pocl-opencl-icd`, `ocl-icd-libopencl1` and `opencl-c-headers`; without it there is no PoCL to compare with.
+//! with `pocl-opencl-icd`, `ocl-icd-libopencl1` and `opencl-c-headers`; without it there is no PoCL to compare with. Names of
+//! kernels behind `--` limit it to these.
 //! Times are of all processors together, so that other load on the host counts little. Every line is a figure as a JSON
 //! object, for `xtask`.
 
@@ -22,9 +23,9 @@ const SGEMM: u32 = 512;
 const OPTIONS: u32 = 1 << 22;
 const NBODY: u32 = 8192;
 const ROUNDS: usize = 7;
-/// How often the compiler and C take turns: kernels that wait for memory are as fast as the host's other users let them be,
-/// which changes from minute to minute.
-const TURNS: usize = 2;
+/// How often the compiler, C and PoCL take turns: kernels that wait for memory are as fast as the host's other users let them
+/// be, which changes from minute to minute.
+const TURNS: usize = 4;
 
 /// Arrays that all kernels work on.
 const ARRAYS: u64 = 5;
@@ -93,16 +94,25 @@ const KERNELS: [Kernel; 6] = [
 type Seconds = BTreeMap<String, f64>;
 
 fn main() {
+    let names: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/kernels");
     let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let (mut ours, mut c) = (Seconds::new(), Seconds::new());
+    let tree = std::env::var_os("MEMU_POCL").map(PathBuf::from);
+    let mut ours = Seconds::new();
+    let mut c = Seconds::new();
+    let mut pocl = tree.as_ref().map(|_| Seconds::new());
     for _ in 0..TURNS {
-        better(&mut ours, compiled());
-        better(&mut c, plain_c(&sources, &scratch));
+        better(&mut ours, compiled(&names));
+        better(&mut c, plain_c(&sources, &scratch, &names));
+        if let (Some(pocl), Some(tree)) = (&mut pocl, &tree) {
+            better(pocl, through_pocl(&sources, &scratch, tree, &names));
+        }
     }
-    let pocl = std::env::var_os("MEMU_POCL").map(|tree| pocl(&sources, &scratch, Path::new(&tree)));
     let mut logarithms = 0.0;
-    for kernel in &KERNELS {
+    for kernel in chosen(&names) {
         let name = kernel.name;
         let ours = ours[name];
         let target = (name == "vector_add").then_some(1.2);
@@ -113,12 +123,19 @@ fn main() {
         }
     }
     if pocl.is_some() {
-        let mean = (logarithms / KERNELS.len() as f64).exp();
+        let mean = (logarithms / chosen(&names).count() as f64).exp();
         println!(
             r#"{{"name": "ptx kernels, geometric mean", "value": {mean:.3}, "unit": "of the time through PoCL", "ratio": {mean:.3}, "target": "at most 1", "ok": {}}}"#,
             mean <= 1.0
         );
     }
+}
+
+/// The kernels of these names; all if there are none.
+fn chosen(names: &[String]) -> impl Iterator<Item = &'static Kernel> {
+    KERNELS
+        .iter()
+        .filter(|kernel| names.is_empty() || names.iter().any(|name| name == kernel.name))
 }
 
 /// Keeps the better time of each kernel.
@@ -148,7 +165,7 @@ fn figure(name: &str, ours: f64, peer: &str, theirs: Option<&f64>, target: Optio
 }
 
 /// The best time of each kernel on the compiler.
-fn compiled() -> Seconds {
+fn compiled(names: &[String]) -> Seconds {
     let memory = DeviceMemory::new(ARRAYS * u64::from(VECTOR) * 4 + (1 << 20)).unwrap();
     let options = Options {
         watchdog: Some(Duration::from_secs(600)),
@@ -159,7 +176,7 @@ fn compiled() -> Seconds {
     let module = Module::load(&context, DEVICE).unwrap();
     let arrays: Vec<u64> = (0..ARRAYS).map(|number| filled(&context, number)).collect();
     let mut times = Seconds::new();
-    for kernel in &KERNELS {
+    for kernel in chosen(names) {
         let function = module.function(kernel.name).unwrap();
         if let Err(uncovered) = function.compile(kernel.block) {
             println!("ptx {}: {uncovered}", kernel.name);
@@ -190,8 +207,10 @@ fn processor_seconds() -> f64 {
 
 fn filled(context: &Arc<Context>, number: u64) -> u64 {
     let address = context.alloc(u64::from(VECTOR) * 4).unwrap();
-    let values = (0..u64::from(VECTOR)).map(|i| 1.0 + ((i * 7 + number * 13) % 101) as f32 * 0.25);
-    let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    let mut bytes = vec![0; VECTOR as usize * 4];
+    for (i, value) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
+        *value = (1.0 + ((i as u64 * 7 + number * 13) % 101) as f32 * 0.25).to_le_bytes();
+    }
     context.write(address, &bytes).unwrap();
     address
 }
@@ -214,18 +233,18 @@ fn parameters(kernel: &Kernel, function: &Function, arrays: &[u64]) -> Vec<u8> {
 }
 
 /// The best times of the same kernels in C, by this host's compiler.
-fn plain_c(sources: &Path, scratch: &Path) -> Seconds {
+fn plain_c(sources: &Path, scratch: &Path, names: &[String]) -> Seconds {
     let program = scratch.join("kernels-host");
     run(Command::new("cc")
         .args(["-O3", "-pthread", "-o"])
         .arg(&program)
         .arg(sources.join("host.c"))
         .arg("-lm"));
-    times(&mut Command::new(&program))
+    times(Command::new(&program).args(names))
 }
 
 /// The best times of the same kernels through PoCL, in a tree of its packages.
-fn pocl(sources: &Path, scratch: &Path, tree: &Path) -> Seconds {
+fn through_pocl(sources: &Path, scratch: &Path, tree: &Path, names: &[String]) -> Seconds {
     run(Command::new("cc")
         .args(["-O2", "-Wl,--allow-shlib-undefined", "-o"])
         .arg(scratch.join("opencl"))
@@ -239,12 +258,13 @@ fn pocl(sources: &Path, scratch: &Path, tree: &Path) -> Seconds {
         for link in lib lib64 bin; do [ -e \"$0/$link\" ] || ln -s \"usr/$link\" \"$0/$link\"; done
         for dir in proc dev sys; do mount --rbind \"/$dir\" \"$0/$dir\" || exit 1; done
         mount --bind \"$1\" \"$0/tmp\" || exit 1
-        HOME=/tmp exec chroot \"$0\" /tmp/opencl /tmp/kernels.cl";
+        HOME=/tmp; tree=$0; shift; export HOME; exec chroot \"$tree\" /tmp/opencl /tmp/kernels.cl \"$@\"";
     times(
         Command::new("unshare")
             .args(["--map-root-user", "--mount", "sh", "-c", inside])
             .arg(tree)
-            .arg(scratch),
+            .arg(scratch)
+            .args(names),
     )
 }
 

@@ -1,9 +1,10 @@
 // Runs the kernels of the benchmark through OpenCL. Prints each one's best time in seconds of processors.
-//   opencl kernels.cl
+//   opencl kernels.cl [name ...]
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "sizes.h"
@@ -37,7 +38,7 @@ int main(int argc, char **argv) {
   cl_command_queue queue = clCreateCommandQueue(context, device, 0, &error);
   check(error, "clCreateCommandQueue");
 
-  FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
+  FILE *file = argc >= 2 ? fopen(argv[1], "r") : NULL;
   if (!file)
     return 2;
   static char text[1 << 16];
@@ -57,6 +58,11 @@ int main(int argc, char **argv) {
     check(error, "clCreateBuffer");
   }
   for (unsigned k = 0; k < sizeof kernels / sizeof *kernels; k++) {
+    int chosen = argc == 2;
+    for (int name = 2; name < argc; name++)
+      chosen |= !strcmp(argv[name], kernels[k].name);
+    if (!chosen)
+      continue;
     cl_kernel kernel = clCreateKernel(program, kernels[k].name, &error);
     check(error, "clCreateKernel");
     cl_uint index = 0;
