@@ -67,6 +67,16 @@ const SCRIPT: &str = r#"
 memdevs() { [ "$(ls -d /sys/bus/cxl/devices/mem* | wc -l)" = $1 ]; }
 has_dax() { ls -d /sys/bus/dax/devices/dax* 2>/dev/null; }
 no_dax() { ! has_dax; }
+# The driver has waited for the doorbell for its two seconds, and has given up.
+fails() { wait_for sh -c 'dmesg | grep -qE "mailbox timeout|timeout awaiting mailbox"' && no_memdev $1; }
+works() {
+  for device in /sys/bus/pci/devices/*; do
+    [ "$(cat $device/class)" = 0x050210 ] && [ ! -e $device/driver ] && echo ${device##*/} >/sys/bus/pci/drivers/cxl_pci/bind
+  done
+  wait_for memdev $1
+}
+# Linux switches a slot off whose link does not come up.
+back() { for i in $(seq 600); do memdev $1 && return; echo 1 >/sys/bus/pci/slots/$2/power; sleep 0.1; done 2>/dev/null; return 1; }
 slots_are() { for s in 2 3 4 5 6; do [ "$(cat /sys/bus/pci/slots/$s/power)" = $1 ] || return 1; done; }
 make_region() { wait_for memdev $1 && cxl create-region -m -t ram -d decoder0.0 -w 1 $(memdev $1); }
 online() {
@@ -100,6 +110,16 @@ step pull-it-out
 section ripped wait_for no_memdev 0x3
 wait
 wait_for no_dax
+step faulty
+section fails fails 0x4
+step mended
+section works works 0x4
+step faulty-out
+section out wait_for no_memdev 0x4
+step link-down
+section fell wait_for no_memdev 0x1
+step link-up
+section rose back 0x1 1
 section others make_region 0x1
 online
 
@@ -216,6 +236,26 @@ fn expanders_come_and_go_in_order_by_surprise_and_fifty_times_over(lab: &Lab) ->
     ensure!(!mapped(&guest)?, "mem3 is mapped although it is gone");
     guest.go_on()?;
 
+    guest.wait_for_step("faulty")?;
+    let faulty = device(lab, "mem4", 4)?;
+    let table = fs::read_to_string(&faulty)? + "fault = \"stuck-doorbell\"\n";
+    fs::write(&faulty, table)?;
+    add(&guest, "rp3", &faulty)?;
+    guest.go_on()?;
+    guest.wait_for_step("mended")?;
+    guest.control(&["inject", "mend", "mem4"])?;
+    guest.go_on()?;
+    guest.wait_for_step("faulty-out")?;
+    guest.control(&["remove", "mem4", "--surprise"])?;
+    guest.go_on()?;
+
+    guest.wait_for_step("link-down")?;
+    guest.control(&["inject", "link-down", "rp0"])?;
+    guest.go_on()?;
+    guest.wait_for_step("link-up")?;
+    guest.control(&["inject", "mend", "rp0"])?;
+    guest.go_on()?;
+
     guest.wait_for_step("empty")?;
     let before = settled(&guest, None)?;
     for wave in 0..WAVES {
@@ -251,6 +291,11 @@ fn expanders_come_and_go_in_order_by_surprise_and_fifty_times_over(lab: &Lab) ->
         "comes-too",
         "written",
         "ripped",
+        "fails",
+        "works",
+        "out",
+        "fell",
+        "rose",
         "others",
     ] {
         outcome.passed(name)?;
