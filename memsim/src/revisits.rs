@@ -14,6 +14,8 @@ const YOUNGEST: f64 = 50_000.0;
 const AGES: usize = 13;
 /// Visits that a rate is made of.
 const ENOUGH: f64 = 60.0;
+/// Visits to a page between two looks up to which their number is told from that of the pages that were not visited.
+const MOST_EXPECTED: f64 = 4.0;
 /// Visits whose median age says something, and how many times that age is watched.
 const SOME: f64 = 2.0;
 const UNSURE: f64 = 4.0;
@@ -53,10 +55,28 @@ impl Revisits {
         let class = class(0.5 * (from_ns + to_ns));
         if visited {
             self.visits[class] += 1.0;
-            // Somewhere in between; from then on nobody watched.
-            self.watched_ns[class] += 0.5 * length;
+            self.watched_ns[class] += self.until_visit(class, length);
         } else {
             self.watched_ns[class] += length;
+        }
+    }
+
+    /// For how long a page was watched that was visited somewhere in an interval of so many ns, in the mean: half of it
+    /// where visits are rare, less where somebody would have come for most pages long before the end. From then on
+    /// nobody watched.
+    fn until_visit(&self, class: usize, length: f64) -> f64 {
+        let watched = self.watched_ns[class];
+        let rate = if watched > 0.0 {
+            self.visits[class] / watched
+        } else {
+            0.0
+        };
+        let expected = (rate * length).min(MOST_EXPECTED);
+        // The closed form cancels itself out for the smallest.
+        if expected < 1e-3 {
+            0.5 * length
+        } else {
+            length * (1.0 / expected - 1.0 / expected.exp_m1())
         }
     }
 
@@ -202,6 +222,31 @@ mod tests {
             &sampled(|share| -INTERVAL * (1.0 - share).ln()),
             1.0 / INTERVAL,
         );
+    }
+
+    #[test]
+    fn looks_that_come_late_see_visits_at_random_at_their_rate() {
+        for late in [0.5, 1.0, 2.0, 3.0] {
+            let mut revisits = Revisits::default();
+            for i in 0..4000 {
+                let share = (f64::from((i * 617) % 4000) + 0.5) / 4000.0;
+                let wait = -INTERVAL * (1.0 - share).ln();
+                revisits.looked(0.0, late * INTERVAL, wait <= late * INTERVAL);
+                revisits.fade();
+            }
+            assert_rate(&revisits, 1.0 / INTERVAL);
+        }
+    }
+
+    #[test]
+    fn of_pages_that_are_all_back_at_a_late_look_no_more_is_known_than_that() {
+        let mut revisits = Revisits::default();
+        for _ in 0..4000 {
+            revisits.looked(0.0, INTERVAL, true);
+            revisits.fade();
+        }
+        let visits = revisits.per_ns() * INTERVAL;
+        assert!((2.0..6.0).contains(&visits), "{visits}");
     }
 
     #[test]
