@@ -3,23 +3,13 @@
 use memsim::law::LINE;
 use memsim::revisits::Revisits;
 
+use super::walks::Walks;
 use crate::kvm::{PAGE, Pages};
 
 /// Pages of a block: what one look counts.
 const BLOCK: u64 = 512;
 /// Lines of a page.
 const LINES: f64 = PAGE as f64 / LINE;
-/// What a pair's end leaves of the counts before it.
-const FADING: f64 = 1.0 - 1.0 / 100.0;
-/// Share of walked visits up to which it may be chance, and standard deviations of it.
-const CHANCE: f64 = 0.15;
-const DEVIATIONS: f64 = 3.0;
-/// Pairs below which nothing is known.
-const FEW: f64 = 5.0;
-/// What is left of pairs when what they told is too long ago.
-const FORGOTTEN: f64 = 0.05;
-/// Probability of a chance meeting below which a pair tells something.
-const TELLING: f64 = 0.3;
 
 /// A committed range, and what was seen of it.
 #[derive(Debug, Clone)]
@@ -35,12 +25,8 @@ pub struct Area {
     /// Pages that were there when each block was last looked at.
     blocks: Vec<u16>,
     there: u64,
-    pairs: f64,
-    together: f64,
-    /// Variance of [`Self::together`] if all was chance.
-    chance: f64,
-    /// Share of visits that were part of a walk when that could be told last.
-    walked: f64,
+    /// Whether it is walked through.
+    pub walks: Walks,
 }
 
 impl Area {
@@ -54,10 +40,7 @@ impl Area {
             revisits: Revisits::default(),
             blocks: vec![0; blocks],
             there: 0,
-            pairs: 0.0,
-            together: 0.0,
-            chance: 0.0,
-            walked: 0.0,
+            walks: Walks::default(),
         }
     }
 
@@ -108,29 +91,6 @@ impl Area {
         there
     }
 
-    /// Of two pages near each other somebody came for one, and for the other too or not before the next look. Two
-    /// that are visited at random, each with probability `by_chance`, would now and then seem together as well; where
-    /// that is likely they tell nothing.
-    pub fn pair(&mut self, together: bool, by_chance: f64) {
-        if by_chance < TELLING {
-            self.pairs = self.pairs * FADING + (1.0 - by_chance);
-            self.together = self.together * FADING + f64::from(u8::from(together)) - by_chance;
-            self.chance = self.chance * FADING + by_chance * (1.0 - by_chance);
-            self.judge();
-        }
-    }
-
-    /// Decides whether visits are walks, where there is enough to decide by; else what was decided last stays.
-    fn judge(&mut self) {
-        if self.pairs >= FEW {
-            let chance = CHANCE * self.pairs + DEVIATIONS * self.chance.sqrt();
-            self.walked = match self.together > chance {
-                true => (self.together / self.pairs).min(1.0),
-                false => 0.0,
-            };
-        }
-    }
-
     /// Probability that somebody comes for a page by chance, too, no later than at the look after that at which a page close
     /// to it was found, between these ages. Pages that nobody comes for do not count: those that are busy lie together.
     pub fn by_chance(&self, from_ns: f64, to_ns: f64) -> f64 {
@@ -139,23 +99,13 @@ impl Area {
 
     /// So much time has passed, ns: what was seen before counts less.
     pub fn pass(&mut self, ns: f64) {
-        let left = self.revisits.pass(ns);
-        self.pairs *= left;
-        self.together *= left;
-        self.chance *= left;
-        if self.pairs < FORGOTTEN {
-            self.walked = 0.0;
-        }
-    }
-
-    /// Share of visits that are part of a walk from page to page, 0 to 1.
-    pub fn sequential(&self) -> f64 {
-        self.walked
+        self.revisits.pass(ns);
+        self.walks.pass(ns);
     }
 
     /// Lines that a visit touches: all of a page that is walked through, one of a page that is not.
     pub fn lines_per_visit(&self) -> f64 {
-        1.0 + (LINES - 1.0) * self.sequential()
+        1.0 + (LINES - 1.0) * self.walks.share()
     }
 
     /// Lines of the pages that are there.
@@ -218,35 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_are_visited_together_are_walked_through() {
+    fn a_visit_of_a_walk_is_all_lines_of_a_page_and_another_is_one() {
         let mut area = Area::new(0, PAGE, vec![0]);
-        assert_eq!(area.lines_per_visit(), 1.0);
+        assert_eq!(area.lines_per_visit().round(), 1.0);
         for _ in 0..100 {
-            area.pair(true, 0.05);
+            area.walks.pair(true, 0.05);
         }
-        assert!((area.sequential() - 1.0).abs() < 1e-9);
-        assert_eq!(area.lines_per_visit().round(), 64.0);
-    }
-
-    #[test]
-    fn what_was_walked_through_once_is_forgotten() {
-        let mut area = Area::new(0, PAGE, vec![0]);
-        for _ in 0..100 {
-            area.pair(true, 0.05);
-        }
-        for _ in 0..100 {
-            area.pair(true, 0.9);
-        }
+        assert!((0.9 * 64.0..=64.0).contains(&area.lines_per_visit()));
         area.pass(30e9);
-        assert_eq!(area.sequential(), 0.0);
-    }
-
-    #[test]
-    fn pages_that_meet_by_chance_are_not() {
-        let mut area = Area::new(0, PAGE, vec![0]);
-        for i in 0..400 {
-            area.pair(i % 10 == 0, 0.1);
-        }
-        assert_eq!(area.sequential(), 0.0);
+        assert_eq!(area.lines_per_visit().round(), 1.0);
     }
 }

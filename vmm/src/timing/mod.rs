@@ -16,6 +16,7 @@ mod neighbours;
 mod pacer;
 mod reckoner;
 mod sampler;
+mod walks;
 
 #[cfg(test)]
 mod tests;

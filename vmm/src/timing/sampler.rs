@@ -157,7 +157,7 @@ impl Sampler {
             "±{:.0} % of visits at one standard deviation; {:.0} % of them count as walks of {} lines, the others as \
              one line; writes count as reads",
             100.0 * area.revisits.error(),
-            100.0 * area.sequential(),
+            100.0 * area.walks.share(),
             PAGE / memsim::law::LINE as u64
         )
     }
@@ -284,12 +284,12 @@ impl Sampler {
             let waiting = batch.away.iter().any(|away| away.pair == index);
             *pair = match (*pair, found) {
                 (Pair::Away, 2) | (Pair::One, 1) => {
-                    area.pair(true, by_chance);
+                    area.walks.pair(true, by_chance);
                     Pair::Decided
                 }
                 (Pair::Away, 1) if waiting => Pair::One,
                 (Pair::One, 0) => {
-                    area.pair(false, by_chance);
+                    area.walks.pair(false, by_chance);
                     Pair::Decided
                 }
                 (Pair::Away, 0) if waiting => Pair::Away,
@@ -325,7 +325,7 @@ impl Sampler {
         for area in &self.areas {
             // A walk finds nothing of a cache that is smaller than it; scattered accesses find of it the share that it
             // holds.
-            let walked = 1.0 - (1.0 - area.sequential()) / area.lines_per_visit();
+            let walked = 1.0 - (1.0 - area.walks.share()) / area.lines_per_visit();
             let missing = if cached < 1.0 {
                 1.0 - cached * (1.0 - walked)
             } else {

@@ -105,7 +105,7 @@ fn assert_lines(sampler: &Sampler, wanted: f64) {
 fn a_walk_is_all_lines_of_all_pages_in_every_round() {
     let memory = Memory::new(walk(8e6));
     let sampler = sampled(&memory, vec![0]);
-    assert!(sampler.areas[0].sequential() > 0.9);
+    assert!(sampler.areas[0].walks.share() > 0.9);
     assert_lines(&sampler, PAGES as f64 * 64.0 / 8e6);
 }
 
@@ -113,7 +113,7 @@ fn a_walk_is_all_lines_of_all_pages_in_every_round() {
 fn scattered_visits_are_a_line_each() {
     let memory = Memory::new(scattered(8e6));
     let sampler = sampled(&memory, vec![0]);
-    assert_eq!(sampler.areas[0].sequential(), 0.0);
+    assert!(sampler.areas[0].walks.share() < 0.005);
     assert_lines(&sampler, PAGES as f64 / 8e6);
 }
 
@@ -133,7 +133,7 @@ fn what_fits_into_the_cache_is_not_memory_traffic() {
     let reads = |cache| sampler.demands(1, 1e6, cache)[0].reads;
     let there = sampler.areas[0].resident();
     assert_eq!(reads(there), 0.0);
-    assert!((reads(there / 2) / reads(0) - 0.5).abs() < 1e-6);
+    assert!((reads(there / 2) / reads(0) - 0.5).abs() < 0.01);
 }
 
 #[test]
