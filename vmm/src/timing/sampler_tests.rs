@@ -21,6 +21,8 @@ struct Memory {
     back: RefCell<BTreeMap<u64, f64>>,
     visit: Box<dyn Fn(u64, f64) -> f64 + Send>,
     taken: Cell<u64>,
+    /// How late a thread wakes up at most, ns.
+    late: f64,
 }
 
 impl Memory {
@@ -31,6 +33,7 @@ impl Memory {
             back: RefCell::default(),
             visit: Box::new(visit),
             taken: Cell::new(0),
+            late: 0.0,
         }
     }
 
@@ -45,8 +48,22 @@ impl Memory {
             }
             let due = sampler.step(&|| self.now.get(), self);
             // A thread that waits wakes up a little late.
-            self.now.set(due.max(self.now.get()) + 20_000.0);
+            let woken = due.max(self.now.get());
+            let late = 20_000.0 + self.late * share(woken.to_bits());
+            self.now.set(woken + late);
         }
+    }
+
+    /// Lines that are counted in a ns, in the mean of so many of them, by a sampler whose faults are as slow as in a
+    /// machine that is emulated.
+    fn counted(&self, sampler: &mut Sampler, ns: f64) -> f64 {
+        let end = self.now.get() + ns;
+        let mut lines = 0.0;
+        while self.now.get() < end {
+            self.run(sampler, EPOCH);
+            lines += sampler.demands(1, EPOCH, 0)[0].reads;
+        }
+        lines / ns
     }
 }
 
@@ -77,12 +94,22 @@ fn walk(period: f64) -> impl Fn(u64, f64) -> f64 {
 /// Visits at random, one to each page in `interval` in the mean.
 fn scattered(interval: f64) -> impl Fn(u64, f64) -> f64 {
     move |page, now| {
-        let mut seed = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ now.to_bits();
-        seed = (seed ^ (seed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let share = ((seed ^ (seed >> 29)) >> 11) as f64 / (1u64 << 53) as f64;
-        -interval * (1.0 - share).ln()
+        let seed = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ now.to_bits();
+        -interval * (1.0 - share(seed)).ln()
     }
 }
+
+/// Something from 0 to 1.
+fn share(mut seed: u64) -> f64 {
+    seed = (seed ^ (seed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    seed = (seed ^ (seed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((seed ^ (seed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+const EMULATED: Costs = Costs {
+    take_away: 15_000.0,
+    visit: 70_000.0,
+};
 
 fn sampled(memory: &Memory, ways: Vec<usize>) -> Sampler {
     let mut sampler = Sampler::new(COSTS);
@@ -235,11 +262,7 @@ fn a_few_busy_pages_among_many_are_seen_where_faults_are_slow() {
             f64::INFINITY
         }
     });
-    // As in a machine that is emulated.
-    let mut sampler = Sampler::new(Costs {
-        take_away: 15_000.0,
-        visit: 70_000.0,
-    });
+    let mut sampler = Sampler::new(EMULATED);
     sampler.show([Area::new(0, 16 * BUSY * PAGE, vec![0])]);
     for _ in 0..SWEEP {
         sampler.scan(&memory);
@@ -274,4 +297,43 @@ fn idle_pages_do_not_keep_busy_ones_from_being_sampled() {
     assert_lines(&sampler, PAGES as f64 / 8.0 / 8e6);
     // One batch after the other would have seen a quarter of that.
     assert!(sampler.visits() > 80, "{}", sampler.visits());
+}
+
+#[test]
+fn a_chase_is_counted_where_looks_come_late_and_are_few() {
+    const LATE: f64 = 4e6;
+    for interval in [2.5e6, 5e6, 10e6] {
+        let mut memory = Memory::new(scattered(interval));
+        memory.late = LATE;
+        let mut sampler = Sampler::new(EMULATED);
+        sampler.show([Area::new(0, PAGES * PAGE, vec![0])]);
+        for _ in 0..SWEEP {
+            sampler.scan(&memory);
+        }
+        memory.run(&mut sampler, SECOND);
+        let counted = memory.counted(&mut sampler, 8.0 * SECOND);
+        let ratio = counted / (PAGES as f64 / interval);
+        assert!((0.7..1.4).contains(&ratio), "{interval}: {ratio}");
+    }
+}
+
+#[test]
+fn a_chase_in_memory_that_was_walked_through_before_is_one_soon() {
+    let chase = 2.0 * SECOND;
+    let (walk, scattered) = (walk(10e6), scattered(10e6));
+    let mut memory = Memory::new(move |page, now| match now < chase {
+        true => walk(page, now),
+        false => scattered(page, now),
+    });
+    memory.late = 2e6;
+    let mut sampler = Sampler::new(EMULATED);
+    sampler.show([Area::new(0, PAGES * PAGE, vec![0])]);
+    for _ in 0..SWEEP {
+        sampler.scan(&memory);
+    }
+    memory.run(&mut sampler, chase);
+    assert!(sampler.areas[0].walks.share() > 0.7, "the walk is known");
+    memory.run(&mut sampler, SECOND);
+    let ratio = memory.counted(&mut sampler, 4.0 * SECOND) / (PAGES as f64 / 10e6);
+    assert!((0.7..1.4).contains(&ratio), "{ratio}");
 }
