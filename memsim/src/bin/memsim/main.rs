@@ -1,6 +1,7 @@
 //! `memsim`: what a CXL topology costs an unmodified program.
 
 mod args;
+mod awake;
 mod burst;
 mod calls;
 mod dataflow;

@@ -35,6 +35,12 @@ use crate::visits::{Pattern, Visits};
 const LINES: f64 = PAGE as f64 / LINE;
 /// Share of run time that faults may cost.
 const BUDGET: f64 = 0.04;
+/// Cost of a fault, ns, until one was seen; how much of what is believed of it each one changes, and how many times that
+/// one may be and count in full, if it is not very little.
+const FIRST_FAULT: f64 = 100_000.0;
+const LEARNT: f64 = 0.1;
+const UNTYPICAL: f64 = 3.0;
+const LEAST_COST: f64 = 1_000.0;
 /// Lines of a visit below which visits count as scattered.
 const SCATTERED: f64 = 4.0;
 /// Misses under way until a burst has seen some.
@@ -74,8 +80,12 @@ pub struct Sampler {
     bursts: Burst,
     next_burst: Duration,
     burst_interval: Duration,
-    /// Mean cost of a fault to the target, ns.
+    /// Mean cost of a fault to the target, ns, and the part of it that passes on the way here and back.
     fault_ns: f64,
+    way_ns: f64,
+    /// When the only thread went on after a fault, and for how long it had been on a CPU then; nothing if it may have slept
+    /// since.
+    went_on: Option<(Instant, Duration)>,
     stolen_ns: f64,
     faults: u64,
     parallelism: Option<f64>,
@@ -97,7 +107,9 @@ impl Sampler {
             bursts: Burst::default(),
             next_burst: BURST_INTERVALS[0],
             burst_interval: BURST_INTERVALS[0],
-            fault_ns: 100_000.0,
+            fault_ns: FIRST_FAULT,
+            way_ns: FIRST_FAULT / 2.0,
+            went_on: None,
             stolen_ns: 0.0,
             faults: 0,
             parallelism,
@@ -207,6 +219,7 @@ impl Sampler {
 
     /// Begins an epoch.
     pub fn begin(&mut self) {
+        self.went_on = None;
         self.opened.swap(0, 1);
         self.opened[0].clear();
     }
@@ -429,6 +442,17 @@ impl Sampler {
         Ok(())
     }
 
+    /// From one fault to the next a thread that does not sleep is on a CPU, except while it waits to be let go on after the
+    /// one, and for somebody to hear of the other: for CPUs to wake up, in the main. That is the greater part of what a
+    /// fault costs where this program runs on another CPU than the target.
+    fn learn_way(&mut self, tree: &mut Tree, heard: Instant) {
+        if let Some((went_on, cpu)) = self.went_on.take() {
+            let passed = heard.saturating_duration_since(went_on);
+            let off = passed.saturating_sub(tree.cpu().saturating_sub(cpu));
+            learn(&mut self.way_ns, off.as_nanos() as f64);
+        }
+    }
+
     fn random(&mut self) -> u64 {
         // xorshift64
         self.random ^= self.random << 13;
@@ -436,6 +460,12 @@ impl Sampler {
         self.random ^= self.random << 17;
         self.random
     }
+}
+
+/// Takes up a new figure into a mean. One that is far above it is of something else, such as of another program's turn.
+fn learn(mean: &mut f64, new: f64) {
+    let most = UNTYPICAL * mean.max(LEAST_COST);
+    *mean += LEARNT * (new.min(most) - *mean);
 }
 
 /// Where the kernel may write behind a program's back: around stacks, and the blocks at thread pointers. Everywhere, if a
@@ -473,18 +503,22 @@ impl Watch for Sampler {
         };
         let page = armed.swap_remove(place);
         self.opened[0].insert((process, address));
+        self.learn_way(tree, start);
         let followed = self.bursts.count();
         let result = self.visit(tree, tid, page);
         remote::settle(tree, self, tid, result)?;
-        let cost = start.elapsed().as_nanos() as f64;
-        self.stolen_ns += cost / tree.threads().count().max(1) as f64;
+        let threads = tree.threads().count().max(1);
+        let cost = start.elapsed().as_nanos() as f64 + self.way_ns;
+        self.stolen_ns += cost / threads as f64;
         if self.bursts.count() == followed {
-            self.fault_ns += 0.1 * (cost - self.fault_ns);
+            learn(&mut self.fault_ns, cost);
         }
+        self.went_on = (threads == 1).then(|| (Instant::now(), tree.cpu()));
         Ok(true)
     }
 
     fn enters_kernel(&mut self, tree: &mut Tree, tid: Tid, call: bool) -> io::Result<()> {
+        self.went_on = None;
         let process = tree.thread(tid).map_or(tid, |thread| thread.process);
         if self.armed.get(&process).is_none_or(Vec::is_empty) {
             return Ok(());
@@ -518,5 +552,28 @@ impl Watch for Sampler {
         self.remote.forget(process);
         self.resident.retain(|run| run.process != process);
         self.resident_at_scan.remove(&process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_fault_costs_is_learnt_from_all_and_changed_little_by_another_programs_turn() {
+        let mut mean = FIRST_FAULT;
+        for _ in 0..60 {
+            learn(&mut mean, 20_000.0);
+        }
+        assert!((20_000.0..21_000.0).contains(&mean), "{mean}");
+        learn(&mut mean, 4e6);
+        assert!(mean < 26_000.0, "{mean}");
+        for _ in 0..200 {
+            learn(&mut mean, 0.0);
+        }
+        for _ in 0..60 {
+            learn(&mut mean, 110_000.0);
+        }
+        assert!((100_000.0..=110_000.0).contains(&mean), "{mean}");
     }
 }

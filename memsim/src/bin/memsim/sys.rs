@@ -357,6 +357,16 @@ pub fn set_affinity(tid: Tid, cpus: &[usize]) -> io::Result<()> {
     check(result.into()).map(drop)
 }
 
+/// From here on this thread runs only where a CPU has nothing else to do.
+pub fn yield_to_all() -> io::Result<()> {
+    // SAFETY: the structure is plain integers, for which zero is a value, the one that this policy asks for.
+    let result = unsafe {
+        let parameter: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter)
+    };
+    check(result.into()).map(drop)
+}
+
 /// CPUs that this thread may run on.
 pub fn affinity() -> io::Result<Vec<usize>> {
     // SAFETY: the set is plain integers; the size is the set's; CPU_ISSET stays in its range.

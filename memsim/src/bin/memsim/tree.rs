@@ -9,6 +9,7 @@ use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::awake::Awake;
 use crate::maps;
 use crate::sys::{self, Resume, Status, Tid};
 
@@ -20,6 +21,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(20);
 /// would else keep it from ever getting on.
 const LEAST_PROGRESS: u32 = 4;
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
+/// Threads whose CPUs are kept awake while the tree stands still.
+const ASKED: usize = 64;
 /// How long to try to stop what is to be let go of: what is still traced when this program ends, the kernel ends too.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -73,6 +76,7 @@ pub struct Tree {
     /// Time that each process had been on a CPU when it was last looked at, and the sum of all growth since.
     cpu_seen: BTreeMap<Tid, Duration>,
     cpu: Duration,
+    awake: Awake,
 }
 
 impl Tree {
@@ -98,6 +102,7 @@ impl Tree {
             ran: Duration::ZERO,
             cpu_seen: BTreeMap::new(),
             cpu: Duration::ZERO,
+            awake: Awake::default(),
         })
     }
 
@@ -188,6 +193,7 @@ impl Tree {
     /// Lets all go on that were stopped.
     fn let_go(&mut self, watch: &dyn Watch) -> io::Result<()> {
         self.held = false;
+        self.awake.rest();
         self.resumed = Instant::now();
         let stopped: Vec<Tid> = self
             .threads
@@ -248,10 +254,14 @@ impl Tree {
                 .any(|thread| thread.state == State::Running);
             let left = deadline.saturating_duration_since(Instant::now());
             if !waiting || left.is_zero() {
-                return Ok(());
+                break;
             }
             self.pass_on(sys::wait_signal(left));
         }
+        let threads = self.threads.keys().take(ASKED);
+        let cpus = threads.filter_map(|&tid| maps::last_cpu(tid)).collect();
+        self.awake.keep(&cpus);
+        Ok(())
     }
 
     /// Stands still until a moment, but answers signals.
@@ -267,6 +277,7 @@ impl Tree {
 
     /// Lets go of whatever outlives the process that was started: it runs on, untraced.
     pub fn detach(&mut self) -> io::Result<()> {
+        self.awake.rest();
         for (tid, thread) in std::mem::take(&mut self.threads) {
             if thread.state == State::Stopped {
                 for signal in thread.later {
