@@ -16,6 +16,8 @@ const AGES: usize = 13;
 const ENOUGH: f64 = 60.0;
 /// Visits to a page between two looks up to which their number is told from that of the pages that were not visited.
 const MOST_EXPECTED: f64 = 4.0;
+/// Standard deviations that the visits to pages of one age may be away from those to younger ones and count as alike.
+const UNLIKELY: f64 = 2.0;
 /// Visits whose median age says something, and how many times that age is watched.
 const SOME: f64 = 2.0;
 const UNSURE: f64 = 4.0;
@@ -110,10 +112,13 @@ impl Revisits {
         if watched <= 0.0 {
             return 0.0;
         }
+        let share = visits / self.visits.iter().sum::<f64>();
         // Where these are a good part of all, those that had their visit are missing among the watched. None do if waits are
-        // spread evenly, and -ln(1 - share) had theirs if visits come at random: what lies between is off by a tenth.
-        let share = (visits / self.visits.iter().sum::<f64>()).min(0.5);
-        let missing = if visits < ENOUGH && share > 0.0 {
+        // spread evenly, and -ln(1 - share) had theirs if visits come at random: what lies between is off by a tenth. And
+        // where these are all, visits do come at random.
+        let whole = share > 1.0 - 1e-9;
+        let share = share.min(0.5);
+        let missing = if visits < ENOUGH && share > 0.0 && !whole {
             0.5 * (1.0 - (1.0 - share).ln() / share)
         } else {
             1.0
@@ -163,17 +168,22 @@ impl Revisits {
         longest
     }
 
-    /// Visits and watched time of the youngest classes that have enough visits, or a quarter of them where there are few:
-    /// in older ones there are mostly those pages left that nobody comes for.
+    /// Visits and watched time of the youngest classes that have enough visits, or a quarter of them where there are few, and
+    /// of those behind them as long as they are visited as often, as far as that can be told: at random, no page is the
+    /// worse for its age, and who stops where there happens to be enough counts too many. Behind that there are mostly
+    /// those pages left that nobody comes for.
     fn young(&self) -> (f64, f64) {
         let enough = ENOUGH.min(0.25 * self.visits.iter().sum::<f64>());
         let (mut visits, mut watched) = (0.0, 0.0);
-        for (seen, time) in self.visits.iter().zip(&self.watched_ns) {
+        for (&seen, &time) in self.visits.iter().zip(&self.watched_ns) {
+            if visits >= enough && visits > 0.0 {
+                let expected = visits / watched * time;
+                if (seen - expected).abs() > UNLIKELY * expected.max(seen).max(1.0).sqrt() {
+                    break;
+                }
+            }
             visits += seen;
             watched += time;
-            if visits >= enough && visits > 0.0 {
-                break;
-            }
         }
         (visits, watched)
     }
@@ -236,6 +246,31 @@ mod tests {
             }
             assert_rate(&revisits, 1.0 / INTERVAL);
         }
+    }
+
+    #[test]
+    fn few_visits_at_random_are_seen_at_their_rate_in_the_mean() {
+        let (mut sum, rounds) = (0.0, 200);
+        for round in 0..rounds {
+            let mut revisits = Revisits::default();
+            for i in 0..80 {
+                let golden = f64::from(80 * round + i) * 0.618_033_988_749_895;
+                let wait = -INTERVAL * (1.0 - golden.fract()).ln();
+                let mut from = 0.0;
+                loop {
+                    let to = Revisits::next_look(from);
+                    revisits.looked(from, to, wait <= to);
+                    if wait <= to || to >= revisits.patience_ns() {
+                        break;
+                    }
+                    from = to;
+                }
+                revisits.fade();
+            }
+            sum += revisits.per_ns() * INTERVAL;
+        }
+        let mean = sum / f64::from(rounds);
+        assert!((0.93..1.07).contains(&mean), "{mean}");
     }
 
     #[test]
