@@ -24,7 +24,7 @@ const CASES: [Case; 2] = [
     Case {
         name: "pointer chase",
         program: "ptr_chasing",
-        long: (&["128", "4000000"], 4e6),
+        long: (&["128", "8000000"], 8e6),
         short: (&["16", "300000"], 3e5),
     },
     Case {

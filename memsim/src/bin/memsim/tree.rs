@@ -5,6 +5,7 @@
 //! ends the tree should this program die, so nothing is left stopped behind.
 
 use std::collections::BTreeMap;
+use std::hint;
 use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(20);
 /// would else keep it from ever getting on.
 const LEAST_PROGRESS: u32 = 4;
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
+/// How late one who sleeps may wake up, where its CPU has to wake up, too: at every stop, beyond what is owed.
+const LATE: Duration = Duration::from_micros(300);
 /// Threads whose CPUs are kept awake while the tree stands still.
 const ASKED: usize = 64;
 /// How long to try to stop what is to be let go of: what is still traced when this program ends, the kernel ends too.
@@ -271,7 +274,10 @@ impl Tree {
             if left.is_zero() {
                 return;
             }
-            self.pass_on(sys::wait_signal(left));
+            match left.checked_sub(LATE) {
+                Some(sleep) => self.pass_on(sys::wait_signal(sleep)),
+                None => hint::spin_loop(),
+            }
         }
     }
 
