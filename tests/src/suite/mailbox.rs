@@ -1,7 +1,7 @@
 //! The mailbox as stock clients use it: cxl-cli and the kernel's own files.
 
-use super::Test;
 use super::boot::without_complaint;
+use super::{Test, picture};
 use crate::guest::{Lab, Machine, Outcome};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -46,7 +46,7 @@ const PERSISTENT: u64 = 0x1000_0040;
 const SCRIPT: &str = r#"
 # Waits for a word in a file.
 await() { for try in $(seq 100); do grep -q $1 $2 && return; sleep 0.1; done; failed no $1 in $2; }
-mount -t tracefs trace /sys/kernel/tracing
+few_events
 trace=/sys/kernel/tracing
 echo 1 >$trace/events/cxl/enable
 cxl monitor -l /tmp/monitor &
@@ -59,7 +59,8 @@ done
 debug=/sys/kernel/debug/cxl/$m
 mem=/sys/bus/cxl/devices/$m
 
-section list sh -c 'cxl list -vvv 2>&1 >/dev/null'
+section picture sh -c 'cxl list -vvv 2>/tmp/complaints'
+section list cat /tmp/complaints
 section inject sh -c "echo VOLATILE >$debug/inject_poison && echo PERSISTENT >$debug/inject_poison"
 section poison cxl list -m $m --media-errors
 section clear sh -c "echo VOLATILE >$debug/clear_poison"
@@ -119,6 +120,7 @@ fn stock_clients_find_poison_update_firmware_and_sanitize(lab: &Lab) -> Result<(
     guest.powered_off()?;
     let complaints = guest.passed("list")?.trim();
     ensure!(complaints.is_empty(), "cxl list complains: {complaints}");
+    picture::check(CONFIG, &guest.json("picture")?)?;
 
     guest.passed("inject")?;
     ensure!(bad_lines(&guest.json("poison")?) == [VOLATILE, PERSISTENT]);

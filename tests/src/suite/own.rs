@@ -34,6 +34,8 @@ type = "type3"
 name = "mem1"
 serial = 0x2
 volatile = "256MiB"
+[[host_bridge.root_port.device.dynamic_capacity]]
+size = "512MiB"
 
 [[window]]
 name = "w0"
@@ -50,6 +52,8 @@ const TAG: &str = "6d656d752d6f776e2d6b65726e656c21";
 const PATROL_SCRUB: &str = "96dad7d6-fde8-482b-a733-75774e06db8a";
 /// The return code that the vendor's command 0xC000 lets the next command have: internal error.
 const INTERNAL_ERROR: u64 = 4;
+/// And what a device address has where there is no memory.
+const INVALID_PHYSICAL_ADDRESS: u64 = 0x0f;
 /// What the counter of the vendor's events counts: commands of the mailbox (section 8.2.7.1.4: vendor, group, events).
 const MAILBOX_COMMANDS: &str = "0x8086000000000001";
 /// Commands that are sent while it counts.
@@ -71,6 +75,25 @@ const FIRST_OFFSET: u64 = 0x1000;
 const SECOND_OFFSET: u64 = 0x1100;
 const OF_BOTH: u64 = 0x800;
 
+/// Device addresses of what the second device is given: two extents, with a tag, each of a block of 2 MiB, and the second of
+/// which the guest takes.
+const OFFERED: [&str; 2] = ["0x10000000", "0x10400000"];
+const BLOCK: &str = "0x200000";
+const EXTENT_TAG: &str = "6d656d752d657874656e742d30303031";
+/// The second extent as commands list it (tables 8-168 and 8-170): address and length.
+const ACCEPTED: &str = "00004010000000000000200000000000";
+/// Of Get Dynamic Capacity Configuration (table 8-165): one region of one, at 256 MiB, two units of 256 MiB to decode, 512 MiB, in
+/// blocks of 2 MiB, the third DSMAS, sanitized on release; then the extents and tags that there can be.
+const CONFIGURATION: &str = concat!(
+    "0101000000000000",
+    "0000001000000000",
+    "0200000000000000",
+    "0000002000000000",
+    "0000200000000000",
+    "0200000001000000",
+    "40000000400000004000000040000000"
+);
+
 /// Commands of libcxlmi's that a device with both kinds of memory has.
 const LIBRARY: u64 = 40;
 
@@ -88,6 +111,7 @@ ecs=$edac/ecs_fru1
 fwctl=/dev/fwctl/${fwctl##*/}
 bus=/sys/bus/event_source/devices
 
+few_events
 region=/sys/kernel/debug/cxl/region0
 bad() { cxl list -m $1 --media-errors; }
 section region cxl create-region -m -t ram -d decoder0.0 -w 2 -g 256 $m $other
@@ -148,7 +172,29 @@ section clear raw 0x0403 DEBUG_LOG
 section cleared raw 0x0401 DEBUG_LOG0800000008000000
 raw 0x4000 >/dev/null
 section noted raw 0x0401 DEBUG_LOG0800000008000000
-section requests memu-guest requests /dev/cxl/$m"#;
+section requests memu-guest requests /dev/cxl/$m
+
+# Dynamic capacity, which Linux has no driver for yet.
+given() { memu-guest raw /dev/cxl/$other "$@"; }
+section dynamic given 0x4800 0800
+section none given 0x4801 0800000000000000
+step offered
+section offer given 0x0100 04
+section accept given 0x4802 0100000000000000ACCEPTED0000000000000000
+section accepted given 0x4801 0800000000000000
+section elsewhere given 0x4302 000000100000000000$(printf '%0126d' 0)
+section there given 0x4302 000040100000000000$(printf '%0126d' 0)
+step reclaimed
+section asked given 0x0100 04
+section release given 0x4803 0100000000000000ACCEPTED0000000000000000
+section released given 0x4801 0800000000000000
+
+# A command that does not come back, until it does.
+step stuck
+section timeout sh -c "! memu-guest raw /dev/cxl/$other 0x4000"
+step mended
+section answers given 0x4000
+section late dmesg"#;
 
 fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) -> Result<()> {
     let system = lab.own.as_ref().context("no own kernel")?;
@@ -162,14 +208,37 @@ fn scrub_repair_features_raw_commands_and_counters_are_the_devices(lab: &Lab) ->
         .replace("BAD", BAD)
         .replace("ASSET_TAG", ASSET_TAG)
         .replace("TAG", TAG)
+        .replace("ACCEPTED", ACCEPTED)
         .replace("PATROL_SCRUB", PATROL_SCRUB)
         .replace("MAILBOX_COMMANDS", MAILBOX_COMMANDS)
         .replace("COMMANDS", &COMMANDS.to_string());
-    let guest = Machine::new(lab, system, "guest", CONFIG)
+    let mut guest = Machine::new(lab, system, "guest", CONFIG)
         .cmdline("memhp_default_state=offline")
         .script(&script)
-        .run()?;
+        .start()?;
+    guest.wait_for_step("offered")?;
+    let [first, second] = OFFERED;
+    guest.control_text(&[
+        "extent", "add", "mem1", first, BLOCK, second, BLOCK, "--tag", EXTENT_TAG,
+    ])?;
+    guest.go_on()?;
+    guest.wait_for_step("reclaimed")?;
+    let tree = guest.control_text(&["tree"])?;
+    guest.control_text(&["extent", "release", "mem1", second, BLOCK])?;
+    guest.go_on()?;
+    guest.wait_for_step("stuck")?;
+    guest.control(&["inject", "fault", "mem1", "stuck-doorbell"])?;
+    guest.go_on()?;
+    guest.wait_for_step("mended")?;
+    guest.control(&["inject", "mend", "mem1"])?;
+    guest.go_on()?;
+    let guest = guest.wait()?;
     guest.powered_off()?;
+    guest.passed("timeout")?;
+    ensure!(answer(&guest, "answers")?["return_code"] == 0);
+    let late = guest.passed("late")?;
+    ensure!(late.contains("mailbox timeout"), "{late}");
+    dynamic_capacity(&guest, &tree)?;
     poison_by_region(&guest)?;
 
     is(&guest, "scrub_before", "86400 1")?;
@@ -277,6 +346,52 @@ fn what_no_client_of_linux_asks_for(guest: &Outcome) -> Result<()> {
     // Of the first command in it: opcode, return code, length of its payload. Those about logs are not noted.
     returns(guest, "cleared", "0000000000000000")?;
     returns(guest, "noted", "0040000000000000")
+}
+
+/// What the host gives is an event, the guest's once it says so, and the host's again when it has been released.
+fn dynamic_capacity(guest: &Outcome, tree: &str) -> Result<()> {
+    returns(guest, "dynamic", CONFIGURATION)?;
+    let none = "0".repeat(32);
+    returns(guest, "none", &none)?;
+    // Behind the header, 32 bytes; of each record, 48 bytes in: the event, and its extent 8 bytes behind that.
+    let record = |section: &str, index: usize| -> Result<(String, String)> {
+        let events = answer(guest, section)?;
+        let text = events["answer"].as_str().unwrap_or_default();
+        let at = 2 * (0x20 + index * 0x80 + 0x30);
+        let part = |from: usize, to: usize| text.get(at + from..at + to).map(str::to_string);
+        part(0, 16)
+            .zip(part(16, 80))
+            .with_context(|| format!("{section}: {events}"))
+    };
+    let extent = |address: &str| format!("{address}0000200000000000{EXTENT_TAG}");
+    // Add, in region 0, with more of the offer behind it; and the last of it.
+    ensure!(record("offer", 0)? == ("0000000000010000".into(), extent("0000001000000000")));
+    ensure!(record("offer", 1)? == ("0".repeat(16), extent("0000401000000000")));
+    returns(guest, "accept", "")?;
+    // One of one, the first change of the list; no place among shared extents.
+    let accepted = format!(
+        "01000000010000000100000000000000{ACCEPTED}{EXTENT_TAG}{}",
+        "0".repeat(16)
+    );
+    returns(guest, "accepted", &accepted)?;
+    ensure!(
+        tree.contains(&format!(
+            "extent [0x10400000-0x105fffff]: 2MiB, tag {EXTENT_TAG}"
+        )) && !tree.contains("offered"),
+        "{tree}"
+    );
+    // A line of what was not accepted cannot be cleared of poison.
+    ensure!(answer(guest, "elsewhere")?["return_code"] == INVALID_PHYSICAL_ADDRESS);
+    returns(guest, "there", "")?;
+    ensure!(
+        record("asked", 2)?
+            == (
+                "0100000000000000".into(),
+                extent("0000401000000000").replace(EXTENT_TAG, &"0".repeat(32))
+            )
+    );
+    returns(guest, "release", "")?;
+    returns(guest, "released", "00000000000000000200000000000000")
 }
 
 /// That a raw command succeeds with this answer.

@@ -32,7 +32,7 @@ const MASTER: &str = "0123456789abcdef0123456789abcdef";
 
 /// The region goes before the passphrase comes: ndctl does not touch a device that is in use.
 const FIRST: &str = r#"
-section topology sh -c 'cxl list -vvv 2>/dev/null'
+section topology picture
 section none state
 section mount mount_new
 section store store_file

@@ -81,7 +81,7 @@ const HOST1: &str = include_str!("../../../vmm/examples/shared-host1.toml");
 
 fn two_machines_on_one_backing_see_each_others_stores(lab: &Lab) -> Result<()> {
     let system = lab.systems.first().context("no system")?;
-    let dax = "section topology sh -c 'cxl list -vvv 2>/dev/null'\nsection dmesg dmesg\n\
+    let dax = "section topology picture\nsection dmesg dmesg\n\
                for dax in /sys/bus/dax/devices/dax*; do dax=${dax##*/}; done\n\
                daxctl reconfigure-device --mode=devdax -f $dax\n";
     let start = |name: &str, config: &str, script: String| {

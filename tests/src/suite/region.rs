@@ -36,7 +36,7 @@ fn a_user_makes_a_region_and_runs_programs_whose_code_and_data_are_in_it(lab: &L
             .cmdline("memhp_default_state=offline")
             .script(&format!(
                 r#"{ONLINE}
-section topology sh -c 'cxl list -vvv 2>/dev/null'
+section topology picture
 section create cxl create-region -m -t ram -d decoder0.0 -w 1 mem0
 online
 echo "node $node"
@@ -104,7 +104,7 @@ fn firmware_region(lab: &Lab, system: &System) -> Result<()> {
             r#"{ONLINE}
 online
 section hypervisor grep -qw hypervisor /proc/cpuinfo
-section topology sh -c 'cxl list -vvv 2>/dev/null'
+section topology picture
 section regions cxl list -RT
 section where memu-guest on-node $node numa-where
 memu-guest on-node $node fill-sum 1
@@ -157,7 +157,7 @@ fn every_byte(lab: &Lab, config: &str) -> Result<()> {
     let mut guest = Machine::new(lab, stock(lab)?, "guest", config)
         .script(
             r#"
-section topology sh -c 'cxl list -vvv 2>/dev/null'
+section topology picture
 section dmesg dmesg
 for dax in /sys/bus/dax/devices/dax*; do dax=${dax##*/}; done
 daxctl reconfigure-device --mode=devdax -f $dax
