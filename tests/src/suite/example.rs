@@ -44,7 +44,7 @@ fn has_mailbox(config: &str) -> bool {
 
 fn boots_on(lab: &Lab, system: &System, config: &str) -> Result<()> {
     let has_accelerator = config.contains("type = \"type2\"");
-    let mut script = "section cxl sh -c 'cxl list -vvv 2>/dev/null'\n".to_string();
+    let mut script = "section cxl picture\n".to_string();
     if has_accelerator {
         script += USER;
         script += "section gpu memu-guest gpu-v1\n\
@@ -58,6 +58,10 @@ fn boots_on(lab: &Lab, system: &System, config: &str) -> Result<()> {
     let has_mailbox = has_mailbox(config);
     if has_mailbox {
         script += "section fabric memu-guest fabric\nsection lspci lspci -vvv -d ::0c0b\n";
+    }
+    let is_soft_reserved = config.contains("soft_reserved = true");
+    if is_soft_reserved {
+        script += "section map grep 'Soft Reserved' /proc/iomem\nsection region cxl list -R\n";
     }
     script += "section dmesg dmesg";
     let outcome = Machine::new(lab, system, "guest", config)
@@ -73,6 +77,11 @@ fn boots_on(lab: &Lab, system: &System, config: &str) -> Result<()> {
     }
     if has_mailbox {
         a_fabric_manager_sees_its_switch(&outcome)?;
+    }
+    if is_soft_reserved {
+        outcome.passed("map")?;
+        let region = outcome.passed("region")?;
+        ensure!(region.contains(r#""decode_state":"commit""#), "{region}");
     }
     without_complaint(&without_taint(outcome.passed("dmesg")?))
 }
