@@ -176,6 +176,7 @@ impl Stream {
     pub fn submit(&self, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
         self.refuse_if_captured()?;
         let context = self.context()?;
+        let worker = self.worker();
         let turn = self.turn(&context);
         let guarded = move || {
             let result = context.check().and_then(|()| work());
@@ -184,7 +185,7 @@ impl Stream {
             }
             result
         };
-        self.hand_over(turn, Work::Other(Box::new(guarded)))
+        worker.hand_over(turn, Work::Other(Box::new(guarded)))
     }
 
     /// Has a kernel run in its turn while the caller goes on.
@@ -194,17 +195,15 @@ impl Stream {
         if !Arc::ptr_eq(&context, &launch.context()?) {
             return Err(Error::INVALID_HANDLE);
         }
+        let worker = self.worker();
         let turn = self.turn(&context);
-        self.hand_over(turn, Work::Launch(context, launch))
+        worker.hand_over(turn, Work::Launch(context, launch))
     }
 
-    fn hand_over(&self, turn: Turn, work: Work) -> Result<()> {
-        let mut worker = lock(&self.worker);
-        if worker.is_none() {
-            *worker = Some(start_worker()?);
-        }
-        let sender = worker.as_ref().ok_or(Error::UNKNOWN)?;
-        sender.send((turn, work)).map_err(|_| Error::UNKNOWN)
+    /// The stream's thread, for whoever takes a turn for it. Nobody else takes one meanwhile: the thread would wait for
+    /// ever if work came to it before work that has an earlier turn.
+    fn worker(&self) -> Worker<'_> {
+        Worker(lock(&self.worker))
     }
 
     /// Has later work wait for what an event marks.
@@ -224,13 +223,14 @@ impl Stream {
     /// A completion that ends when all work up to now has, and all of `after`.
     fn mark(&self, after: Option<Arc<Completion>>) -> Result<Arc<Completion>> {
         let context = self.context()?;
+        let worker = self.worker();
         let mut turn = self.turn(&context);
         turn.after.extend(after);
         let completion = turn.completion.clone();
         if turn.is_due() {
             turn.take(|| Ok(()))?;
         } else {
-            self.hand_over(turn, Work::Other(Box::new(|| Ok(()))))?;
+            worker.hand_over(turn, Work::Other(Box::new(|| Ok(()))))?;
         }
         Ok(completion)
     }
@@ -251,6 +251,19 @@ impl Stream {
         }
         context.flush_output();
         context.check_late()
+    }
+}
+
+/// A stream's thread, while its next work is given a turn.
+struct Worker<'a>(MutexGuard<'a, Option<Sender<(Turn, Work)>>>);
+
+impl Worker<'_> {
+    fn hand_over(mut self, turn: Turn, work: Work) -> Result<()> {
+        if self.0.is_none() {
+            *self.0 = Some(start_worker()?);
+        }
+        let sender = self.0.as_ref().ok_or(Error::UNKNOWN)?;
+        sender.send((turn, work)).map_err(|_| Error::UNKNOWN)
     }
 }
 

@@ -6,7 +6,9 @@
 mod capture;
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use common::{Library, succeed};
 use cudarc::driver::{CudaContext, CudaFunction, LaunchConfig, PushKernelArg};
@@ -146,4 +148,33 @@ fn a_reduction_with_shuffles_and_a_histogram_with_atomics() {
         expected[*value as usize % 16] += 1;
     }
     assert_eq!(stream.clone_dtoh(&bins).unwrap(), expected);
+}
+
+#[test]
+fn threads_that_share_a_stream_keep_it_going() {
+    if !in_client("threads_that_share_a_stream_keep_it_going") {
+        return;
+    }
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 2000;
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.default_stream();
+    let (done, ends) = mpsc::channel();
+    for _ in 0..THREADS {
+        let (context, stream, done) = (context.clone(), stream.clone(), done.clone());
+        thread::spawn(move || {
+            context.bind_to_thread().unwrap();
+            for _ in 0..ROUNDS {
+                let zeros = stream.alloc_zeros::<u32>(10).unwrap();
+                stream.record_event(None).unwrap();
+                drop(zeros);
+            }
+            stream.synchronize().unwrap();
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..THREADS {
+        ends.recv_timeout(Duration::from_secs(120))
+            .expect("a thread waits for work that never begins");
+    }
 }
