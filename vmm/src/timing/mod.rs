@@ -106,6 +106,7 @@ impl Timing {
                 take_away: costs.take_away.as_nanos() as f64,
                 visit: costs.visit.as_nanos() as f64,
             }),
+            sampled: 0.0,
             reckoner: Reckoner::new(&topology, host),
             neighbours: Neighbours::new(config)?,
             epoch: Duration::from_nanos(settings.epoch),

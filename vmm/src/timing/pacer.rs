@@ -64,6 +64,8 @@ pub struct Pacer {
     pub shown: Box<dyn Fn() -> Vec<Area> + Send>,
     pub pages: Box<dyn Pages>,
     pub sampler: Sampler,
+    /// When it had its last turn, by its clock.
+    pub sampled: f64,
     pub reckoner: Reckoner,
     /// Those who share its expanders.
     pub neighbours: Neighbours,
@@ -86,8 +88,7 @@ impl Pacer {
         let start = Instant::now();
         let vcpus = self.vcpus.clone();
         let clock = move || start.elapsed().saturating_sub(vcpus.stood_still());
-        let ns = || clock().as_nanos() as f64;
-        let (mut epoch_began, mut cpu) = (clock(), self.vcpus.cpu_time());
+        let mut epoch = (clock(), self.vcpus.cpu_time());
         let mut shown_at: Option<Instant> = None;
         loop {
             if self.vcpus.state() != RunState::Running {
@@ -95,33 +96,45 @@ impl Pacer {
                 if self.shared.wait(IDLE) {
                     return;
                 }
-                (epoch_began, cpu) = (clock(), self.vcpus.cpu_time());
+                epoch = (clock(), self.vcpus.cpu_time());
                 continue;
             }
             if shown_at.is_none_or(|at| at.elapsed() >= SHOWN) {
                 self.sampler.show((self.shown)());
                 shown_at = Some(Instant::now());
             }
-            let due = Duration::from_nanos(self.sampler.step(&ns, &*self.pages) as u64);
-            let next = due.min(epoch_began + self.epoch);
-            if self.shared.wait(next.saturating_sub(clock())) {
+            let rest = (epoch.0 + self.epoch).saturating_sub(clock());
+            let look = self.sample().unwrap_or(rest);
+            if self.shared.wait(look.min(rest)) {
                 return;
             }
             let now = clock();
-            if now < epoch_began + self.epoch {
+            if now < epoch.0 + self.epoch {
                 continue;
             }
-            let cpu_now = self.vcpus.cpu_time();
-            self.end_of_epoch(now - epoch_began, cpu_now.saturating_sub(cpu));
-            (epoch_began, cpu) = (clock(), cpu_now);
+            let cpu = self.vcpus.cpu_time();
+            self.end_of_epoch(now - epoch.0, cpu.saturating_sub(epoch.1));
+            epoch = (now, cpu);
         }
+    }
+
+    /// Does what is due for the sampler, whose clock is the time that the vCPUs were on a processor: while none is, be it
+    /// that the guest is idle or that this very thread is on the only processor, nobody can come for a page. Returns when
+    /// to do so again; `None` while that clock stands still.
+    fn sample(&mut self) -> Option<Duration> {
+        let vcpus = self.vcpus.clone();
+        let clock = || vcpus.cpu_time().as_nanos() as f64;
+        let due = self.sampler.step(&clock, &*self.pages);
+        let now = clock();
+        let ran = now - std::mem::replace(&mut self.sampled, now);
+        (ran > 0.0).then(|| Duration::from_nanos((due - now) as u64))
     }
 
     fn end_of_epoch(&mut self, ran: Duration, cpu: Duration) {
         self.sampler.scan(&*self.pages);
         let (ran, cpu) = (ran.as_nanos() as f64, cpu.as_nanos() as f64);
         let paths = self.facts.devices.len();
-        let demands = self.sampler.demands(paths, ran, self.cache);
+        let demands = self.sampler.demands(paths, cpu, self.cache);
         self.reckoner
             .epoch(ran, cpu, &demands, &self.neighbours.now());
         // What sampling took from the guest is time that it has lost already.

@@ -172,7 +172,7 @@ impl Sampler {
         self.watches.fill(Watch::default());
     }
 
-    /// Does what is due at this moment of the guest's time, in ns; returns when to come again.
+    /// Does what is due at this moment of the vCPUs' time, in ns; returns when to come again.
     pub fn step(&mut self, clock: &dyn Fn() -> f64, pages: &dyn Pages) -> f64 {
         for index in 0..self.areas.len() {
             for batch in 0..self.watches[index].batches.len() {
@@ -317,7 +317,7 @@ impl Sampler {
         }
     }
 
-    /// Lines that went to memory on each of `paths` paths in `ran_ns`, past a cache of `cache` bytes.
+    /// Lines that went to memory on each of `paths` paths in `ran_ns` of the vCPUs' time, past a cache of `cache` bytes.
     pub fn demands(&self, paths: usize, ran_ns: f64, cache: u64) -> Vec<Demand> {
         let footprint: f64 = self.areas.iter().map(Area::footprint).sum();
         let cached = (cache as f64 / memsim::law::LINE / footprint.max(1.0)).min(1.0);

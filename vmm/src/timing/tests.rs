@@ -132,6 +132,7 @@ impl Walker {
                 take_away: 10_000.0,
                 visit: 10_000.0,
             }),
+            sampled: 0.0,
             reckoner: Reckoner::new(&topology, host),
             neighbours,
             epoch: Duration::from_millis(2),
