@@ -7,3 +7,4 @@ pub mod guest;
 pub mod options;
 pub mod result;
 pub mod suite;
+pub mod timing;

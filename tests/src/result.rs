@@ -69,6 +69,16 @@ impl Measurement {
         self
     }
 
+    /// Says whether the ratio is between these.
+    #[must_use]
+    pub fn ratio_within(mut self, least: f64, most: f64) -> Self {
+        self.ok = self
+            .ratio
+            .is_some_and(|ratio| (least..=most).contains(&ratio));
+        self.target = Some(format!("ratio {least} to {most}"));
+        self
+    }
+
     /// Prints it.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod picture;
 mod ras;
 mod region;
 mod sets;
+mod timing;
 
 /// One guest test.
 #[derive(Clone, Copy)]
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Test> {
         hotplug::TESTS,
         fabric::TESTS,
         hostile::TESTS,
+        timing::TESTS,
         own::TESTS,
     ]
     .concat()

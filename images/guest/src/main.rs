@@ -33,6 +33,7 @@ const USAGE: &str = "usage: memu-guest COMMAND
   bw SIZE [PASSES [FILE]]            fill, read and copy bandwidth over SIZE of memory, in GB/s
   read SIZE [PASSES [FILE]]          bandwidth of sequential loads, a word at a time
   chase SIZE [LOADS [FILE]]          ns per dependent load over SIZE of memory
+  chase-in-steps SIZE LOADS STEPS    the same for each of STEPS steps, without a stop between them
   fill-sum [MIB]                     fill MIB (64) with a pattern and sum it
   pattern write|check FILE OFFSET LENGTH SEED
                                      a pattern in a file or device, mapped shared
@@ -83,6 +84,9 @@ fn run(words: &[&str]) -> Result<bool> {
         ["chase", size] => memory::chase(bytes(size)?, 1_000_000, None),
         ["chase", size, loads] => memory::chase(bytes(size)?, number(loads)?, None),
         ["chase", size, loads, file] => memory::chase(bytes(size)?, number(loads)?, Some(file)),
+        ["chase-in-steps", size, loads, steps] => {
+            memory::chase_in_steps(bytes(size)?, number(loads)?, number(steps)?)
+        }
         ["fill-sum"] => memory::fill_sum(64 << 20),
         ["fill-sum", size] => memory::fill_sum(bytes(size)?),
         ["pattern", "write", file, offset, length, seed] => {

@@ -86,29 +86,63 @@ pub fn sequential(bytes: usize, passes: u64, file: Option<&str>) -> Result<bool>
     Ok(true)
 }
 
+/// Loads each of whose addresses the load before it returned, over all lines of a memory.
+struct Chase {
+    memory: Mapping,
+    at: u64,
+}
+
+impl Chase {
+    /// One round over the lines first, so that no load meets a page for the first time.
+    fn over(mut memory: Mapping) -> Self {
+        let words = memory.as_mut_slice();
+        thread_cycle(words);
+        let lines = words.len() / LINE_WORDS;
+        let mut chase = Self { memory, at: 0 };
+        chase.go_on(lines as u64);
+        chase
+    }
+
+    fn node(&mut self) -> i32 {
+        node::of(self.memory.as_mut_slice().as_ptr().addr())
+    }
+
+    fn go_on(&mut self, loads: u64) {
+        let memory = self.memory.as_mut_slice();
+        for _ in 0..loads {
+            self.at = memory[self.at as usize];
+        }
+        black_box(self.at);
+    }
+}
+
 /// Prints the time of one load whose address the load before it returned.
 pub fn chase(bytes: usize, loads: u64, file: Option<&str>) -> Result<bool> {
     ensure!(loads > 0, "at least one load");
-    let mut memory = map(bytes, file)?;
-    let memory = memory.as_mut_slice();
-    thread_cycle(memory);
-    let node = node::of(memory.as_ptr().addr());
-    let mut at = 0u64;
-    // One round over the lines first, so that no load meets a page for the first time.
-    for _ in 0..memory.len() / LINE_WORDS {
-        at = memory[at as usize];
-    }
-    let elapsed = shortest(|| {
-        for _ in 0..loads {
-            at = memory[at as usize];
-        }
-    });
-    black_box(at);
+    let mut chase = Chase::over(map(bytes, file)?);
+    let node = chase.node();
+    let elapsed = shortest(|| chase.go_on(loads));
     println!(
         r#"{{"test":"chase","node":{node},"kib":{},"loads":{loads},"ns_per_load":{:.2}}}"#,
         bytes >> 10,
         elapsed * 1e9 / loads as f64,
     );
+    Ok(true)
+}
+
+/// Prints the same for each of several steps, as soon as it is over: what others do meanwhile is in it, such as a machine
+/// that stands still now and then.
+pub fn chase_in_steps(bytes: usize, loads: u64, steps: u64) -> Result<bool> {
+    ensure!(loads > 0, "at least one load");
+    let mut chase = Chase::over(map(bytes, None)?);
+    let node = chase.node();
+    for step in 0..steps {
+        let elapsed = seconds(|| chase.go_on(loads));
+        println!(
+            r#"{{"test":"chase-in-steps","node":{node},"step":{step},"loads":{loads},"ns_per_load":{:.2}}}"#,
+            elapsed * 1e9 / loads as f64,
+        );
+    }
     Ok(true)
 }
 
