@@ -186,6 +186,10 @@ impl Function {
         parameter.ok_or(Error::INVALID_VALUE)
     }
 
+    pub fn parameter_count(&self) -> usize {
+        self.kernel.params.len()
+    }
+
     /// Bytes of all parameters.
     pub fn parameter_bytes(&self) -> usize {
         let last = self.kernel.params.last();
@@ -363,6 +367,7 @@ mod tests {
         let function = function(0, 1024);
         assert_eq!(function.parameter(2), Ok((16, 8)));
         assert_eq!(function.parameter(3), Err(Error::INVALID_VALUE));
+        assert_eq!(function.parameter_count(), 3);
         assert_eq!(function.parameter_bytes(), 24);
     }
 

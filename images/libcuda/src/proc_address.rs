@@ -93,6 +93,8 @@ mod tests {
         );
         assert_eq!(name("cuDeviceGetUuid", 11040), "cuDeviceGetUuid_v2");
         assert_eq!(name("cuStreamDestroy", 4000), "cuStreamDestroy_v2");
+        assert_eq!(name("cuLaunchHostFunc", 13000), "cuLaunchHostFunc");
+        assert_eq!(name("cuLaunchHostFunc", 13020), "cuLaunchHostFunc_v2");
     }
 
     #[test]

@@ -154,6 +154,18 @@ driver_api! {
         stream.perform(Action::Call(function, data))
     }
 
+    /// The mode says how later work waits for the function, which here takes no more of a processor in either.
+    13020 fn cuLaunchHostFunc_v2(stream: Handle, function: HostFunction, data: Address, mode: u32) {
+        const BLOCKING: u32 = 0;
+        const SPIN_WAIT: u32 = 1;
+        if !matches!(mode, BLOCKING | SPIN_WAIT) {
+            return Err(Error::INVALID_VALUE);
+        }
+        let stream = Driver::get()?.stream(stream)?;
+        function.check()?;
+        stream.perform(Action::Call(function, data))
+    }
+
     6050 fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
         count: Out<i32>,
         function: Handle,

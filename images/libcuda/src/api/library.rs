@@ -115,6 +115,10 @@ driver_api! {
         Ok(())
     }
 
+    13020 fn cuKernelGetParamCount(kernel: Handle, count: Out<usize>) {
+        count.set(Driver::get()?.function(kernel)?.parameter_count())
+    }
+
     12000 fn cuKernelGetAttribute(value: Out<i32>, attribute: u32, kernel: Handle, device: i32) {
         let driver = Driver::get()?;
         driver.device(device)?;

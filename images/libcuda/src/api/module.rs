@@ -172,6 +172,10 @@ driver_api! {
         Ok(())
     }
 
+    13020 fn cuFuncGetParamCount(function: Handle, count: Out<usize>) {
+        count.set(Driver::get()?.function(function)?.parameter_count())
+    }
+
     12040 fn cuFuncIsLoaded(state: Out<u32>, function: Handle) {
         Driver::get()?.function(function)?;
         state.set(1)

@@ -1,5 +1,5 @@
-//! Functions of CUDA 12.9's interface that this device does not do: arrays and textures, graphics, virtual memory management,
-//! inter-process handles, and the oldest forms, whose addresses have 32 bits.
+//! Functions of CUDA's interface up to 13.4 that this device does not do: arrays and textures, graphics, virtual memory
+//! management, inter-process handles, the oldest forms, whose addresses have 32 bits, and all that came after 12.9.
 
 use crate::Error;
 use crate::ffi::Entry;
@@ -148,4 +148,24 @@ unsupported! {
         cuMemcpy3DBatchAsync_ptsz cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz cuTensorMapEncodeIm2colWide;
     12090:
         cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory cuLogsRegisterCallback cuLogsUnregisterCallback;
+    13000:
+        cuDeviceGetHostAtomicCapabilities cuDeviceGetP2PAtomicCapabilities cuGreenCtxGetId
+        cuMemDiscardAndPrefetchBatchAsync cuMemDiscardBatchAsync cuMemGetDefaultMemPool cuMemGetMemPool
+        cuMemPrefetchBatchAsync cuMemSetMemPool cuMemcpy3DBatchAsync_v2 cuMemcpyBatchAsync_v2;
+    13010:
+        cuDevSmResourceSplit cuGraphExecGetId cuGraphGetId cuGraphNodeGetContainingGraph cuGraphNodeGetLocalId
+        cuGraphNodeGetToolsId cuMulticastBindAddr_v2 cuMulticastBindMem_v2 cuStreamGetDevResource;
+    13020:
+        cuCoredumpDeregisterCompleteCallback cuCoredumpDeregisterStartCallback
+        cuCoredumpRegisterCompleteCallback cuCoredumpRegisterStartCallback
+        cuGraphNodeGetParams cuMemcpy3DWithAttributesAsync
+        cuMemcpyWithAttributesAsync cuStreamBeginCaptureToCig cuStreamEndCaptureToCig;
+    13030:
+        cuLogicalEndpointAddDevice cuLogicalEndpointBindAddr cuLogicalEndpointBindMem cuLogicalEndpointCreate
+        cuLogicalEndpointDestroy cuLogicalEndpointExport cuLogicalEndpointGetLimits cuLogicalEndpointIdRelease
+        cuLogicalEndpointIdReserve cuLogicalEndpointImport cuLogicalEndpointQuery cuLogicalEndpointUnbind
+        cuStreamBeginRecaptureToGraph;
+    13040:
+        cuDeviceGetCliqueCount cuDeviceGetCliqueInfo cuDeviceGetFabricClusterUuid cuGraphAddNode_v3
+        cuGraphNodeSetParams_v2 cuMemGetLocationInfo;
 }

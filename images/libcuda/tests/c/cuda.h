@@ -104,6 +104,10 @@ CUresult cuLinkAddData(CUlinkState state, int kind, void *data, size_t bytes, co
 CUresult cuLinkComplete(CUlinkState state, void **image, size_t *bytes);
 CUresult cuLinkDestroy(CUlinkState state);
 CUresult cuFuncGetAttribute(int *value, int attribute, CUfunction function);
+CUresult cuFuncGetParamCount(CUfunction function, size_t *count);
+#define CU_HOST_TASK_SPINWAIT 1
+CUresult cuLaunchHostFunc(CUstream stream, void (*function)(void *), void *data);
+CUresult cuLaunchHostFunc_v2(CUstream stream, void (*function)(void *), void *data, unsigned int mode);
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
 			unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **params,
 			void **extra);

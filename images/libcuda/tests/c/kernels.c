@@ -348,9 +348,27 @@ static void linker(void)
 	CHECK(cuModuleGetFunction(&function, module, "reduce"));
 	CHECK(cuFuncGetAttribute(&threads, 0, function));
 	EXPECT(threads == 1024);
+	CHECK(cuFuncGetParamCount(function, &bytes));
+	EXPECT(bytes == 3);
 	EXPECT(cuModuleGetFunction(&function, module, "nothing") == CUDA_ERROR_NOT_FOUND);
 	CHECK(cuModuleUnload(module));
 	free(text);
+}
+
+static void add_one(void *number)
+{
+	*(int *)number += 1;
+}
+
+static void functions_of_the_program(void)
+{
+	int calls = 0;
+
+	CHECK(cuLaunchHostFunc(NULL, add_one, &calls));
+	CHECK(cuLaunchHostFunc_v2(NULL, add_one, &calls, CU_HOST_TASK_SPINWAIT));
+	CHECK(cuCtxSynchronize());
+	EXPECT(calls == 2);
+	EXPECT(cuLaunchHostFunc_v2(NULL, add_one, &calls, 2) == CUDA_ERROR_INVALID_VALUE);
 }
 
 int main(int argc, char **argv)
@@ -390,6 +408,7 @@ int main(int argc, char **argv)
 	many_launches();
 	errors(device);
 	linker();
+	functions_of_the_program();
 	CHECK(cuCtxDestroy(context));
 	printf("%s: all kernels are right\n", name);
 	return 0;
