@@ -28,9 +28,10 @@ pub(crate) fn write(offset: u64, data: &[u8], mut register: impl FnMut(u64, u32)
     if !matches!(len, 4 | 8) || !offset.is_multiple_of(len) {
         return;
     }
-    for (at, dword) in (offset..).step_by(DWORD as usize).zip(data.chunks_exact(4)) {
+    for (index, dword) in (0..).zip(data.chunks_exact(4)) {
         if let Ok(bytes) = dword.try_into() {
-            register(at, u32::from_le_bytes(bytes));
+            // Within the address space, since the whole access is aligned.
+            register(offset + DWORD * index, u32::from_le_bytes(bytes));
         }
     }
 }
@@ -95,5 +96,13 @@ mod tests {
         let mut data = [0; 8];
         read(u64::MAX - 3, &mut data, |_| 0x1111_1111);
         assert_eq!(data, [0x11; 8]);
+    }
+
+    #[test]
+    fn the_last_registers_of_the_address_space_can_be_written() {
+        let mut seen = Vec::new();
+        write(u64::MAX - 7, &[0; 8], |offset, _| seen.push(offset));
+        write(u64::MAX - 3, &[0; 4], |offset, _| seen.push(offset));
+        assert_eq!(seen, [u64::MAX - 7, u64::MAX - 3, u64::MAX - 3]);
     }
 }

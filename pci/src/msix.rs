@@ -138,8 +138,10 @@ impl MsixTable {
         if !is_whole(offset, data.len()) {
             return data.fill(0xff);
         }
-        for (at, bytes) in (offset..).step_by(4).zip(data.chunks_mut(4)) {
-            bytes.copy_from_slice(&self.dword(at).unwrap_or(u32::MAX).to_le_bytes());
+        for (index, bytes) in (0..).zip(data.chunks_mut(4)) {
+            // Within the address space, since the whole access is aligned.
+            let dword = self.dword(offset + 4 * index);
+            bytes.copy_from_slice(&dword.unwrap_or(u32::MAX).to_le_bytes());
         }
     }
 

@@ -143,7 +143,9 @@ impl Registers {
         if !is_whole(offset, data.len()) {
             return;
         }
-        for (at, bytes) in (offset..).step_by(DWORD as usize).zip(data.chunks_mut(4)) {
+        for (index, bytes) in (0..).zip(data.chunks_mut(4)) {
+            // Within the address space, since the whole access is aligned.
+            let at = offset + DWORD * index;
             if at == reg::FREE_MEM {
                 self.free = free();
             }
@@ -157,7 +159,8 @@ impl Registers {
             return None;
         }
         let mut request = None;
-        for (at, bytes) in (offset..).step_by(DWORD as usize).zip(data.chunks(4)) {
+        for (index, bytes) in (0..).zip(data.chunks(4)) {
+            let at = offset + DWORD * index;
             let value = bytes
                 .iter()
                 .rev()
