@@ -102,6 +102,8 @@ pub enum DynamicCapacityEvent {
     Release = 1,
     /// Capacity was taken away.
     ForcedRelease = 2,
+    /// A region has another block size.
+    RegionConfigurationUpdated = 3,
 }
 
 impl DynamicCapacity {

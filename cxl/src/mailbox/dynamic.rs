@@ -107,12 +107,26 @@ pub(super) struct ExtentList {
 
 impl ExtentList {
     const HEADER_LEN: usize = 16;
-    const ENTRY_LEN: usize = 40;
     /// So many extents fit a payload.
-    const MAX: usize = (PAYLOAD_SIZE - Self::HEADER_LEN) / Self::ENTRY_LEN;
+    const MAX: usize = (PAYLOAD_SIZE - Self::HEADER_LEN) / EXTENT_LEN;
 }
 
-/// An extent as lists and event records have it: 40 bytes.
+/// Bytes of an extent in lists and event records.
+pub(crate) const EXTENT_LEN: usize = 40;
+
+/// Takes an extent out of a list.
+pub(crate) fn decode_extent(input: &mut Input<'_>) -> Option<Extent> {
+    let extent = Extent {
+        dpa: input.u64()?,
+        len: input.u64()?,
+        tag: input.array()?,
+        shared_sequence: input.u16()?,
+    };
+    let _reserved: [u8; 6] = input.array()?;
+    Some(extent)
+}
+
+/// An extent as lists and event records have it.
 pub(crate) fn encode_extent(extent: &Extent, output: &mut Vec<u8>) {
     output.extend(extent.dpa.to_le_bytes());
     output.extend(extent.len.to_le_bytes());

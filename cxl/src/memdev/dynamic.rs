@@ -27,7 +27,7 @@ pub struct DynamicRegion {
     pub decode_len: u64,
     /// Bytes that extents can lie in, from `base` on; at most `decode_len`, whole blocks.
     pub len: u64,
-    /// Extents begin and end at multiples of this power of two, at least 64.
+    /// Extents begin and end at multiples of this power of two, at least 64; the fabric manager can make it larger.
     pub block_size: u64,
     /// The handle of its DSMAS in the CDAT.
     pub dsmas: u8,
@@ -102,6 +102,8 @@ pub(super) struct Extents {
     offers: VecDeque<Vec<Extent>>,
     /// The parts of an answer, or of a release, that has more to come.
     begun: Vec<Extent>,
+    /// The block size that each region had before the fabric manager changed any.
+    block_sizes: Option<Vec<u64>>,
 }
 
 impl Memdev {
@@ -194,12 +196,28 @@ impl Memdev {
         force: bool,
         effects: &mut Vec<Effect>,
     ) -> Result<(), ReturnCode> {
-        let owned = self
-            .extents
-            .accepted
-            .iter()
-            .any(|have| have.contains(extent));
-        if !owned || self.region_of(extent).is_none() {
+        self.reclaim_extents(&[*extent], force, effects)
+    }
+
+    /// The same for several, all or none of them.
+    ///
+    /// # Errors
+    /// [`ReturnCode::InvalidPhysicalAddress`] if the host does not have all of that, [`ReturnCode::InvalidExtentList`] if there
+    /// are none or they overlap, [`ReturnCode::ResourcesExhausted`] if more parts would be left than the device keeps.
+    pub(crate) fn reclaim_extents(
+        &mut self,
+        extents: &[Extent],
+        force: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        if extents.is_empty() || overlap(extents) {
+            return Err(ReturnCode::InvalidExtentList);
+        }
+        let is_owned = |extent: &Extent| {
+            let mut accepted = self.extents.accepted.iter();
+            accepted.any(|have| have.contains(extent)) && self.region_of(extent).is_some()
+        };
+        if !extents.iter().all(is_owned) {
             return Err(ReturnCode::InvalidPhysicalAddress);
         }
         let event = match force {
@@ -207,9 +225,139 @@ impl Memdev {
             false => DynamicCapacityEvent::Release,
         };
         if force {
-            self.remove_extents(&[*extent], effects)?;
+            self.remove_extents(extents, effects)?;
         }
-        self.log_extent(event, extent, false, effects);
+        for (left, extent) in (0..extents.len()).rev().zip(extents) {
+            self.log_extent(event, extent, left > 0, effects);
+        }
+        Ok(())
+    }
+
+    /// Extents in what is left of a region, lowest addresses first, that have `len` bytes together, or in one.
+    ///
+    /// # Errors
+    /// [`ReturnCode::InvalidInput`] without such a region or for bytes that are not whole blocks,
+    /// [`ReturnCode::ResourcesExhausted`] if there is no room for them.
+    pub(crate) fn free_extents(
+        &self,
+        region: u8,
+        len: u64,
+        tag: [u8; 16],
+        in_one: bool,
+    ) -> Result<Vec<Extent>, ReturnCode> {
+        let region = self.config.dynamic.get(usize::from(region));
+        let region = region
+            .filter(|region| len > 0 && len.is_multiple_of(region.block_size))
+            .ok_or(ReturnCode::InvalidInput)?;
+        let kept = self.extents.offers.iter().flatten();
+        let kept = kept.chain(&self.extents.accepted);
+        let mut taken: Vec<Range<u64>> = kept.map(|extent| extent.dpa..extent.end()).collect();
+        let end = region.base.saturating_add(region.len);
+        // What is behind the region ends the last gap in it.
+        taken.push(end..u64::MAX);
+        taken.sort_by_key(|range| range.start);
+        let (mut extents, mut left, mut from) = (Vec::new(), len, region.base);
+        for range in taken {
+            let gap = range.start.min(end).saturating_sub(from);
+            let part = match in_one {
+                true if gap < len => 0,
+                _ => gap.min(left),
+            };
+            if part > 0 {
+                left -= part;
+                extents.push(Extent {
+                    dpa: from,
+                    len: part,
+                    tag,
+                    shared_sequence: 0,
+                });
+            }
+            from = from.max(range.end);
+        }
+        match left {
+            0 => Ok(extents),
+            _ => Err(ReturnCode::ResourcesExhausted),
+        }
+    }
+
+    /// `len` bytes of the host's extents with a tag.
+    ///
+    /// # Errors
+    /// [`ReturnCode::InvalidInput`] if the host has less with it, or if that is nothing or not in whole blocks.
+    pub(crate) fn tagged_extents(
+        &self,
+        tag: [u8; 16],
+        len: u64,
+    ) -> Result<Vec<Extent>, ReturnCode> {
+        let mut left = len;
+        let mut extents = Vec::new();
+        for have in &self.extents.accepted {
+            if have.tag != tag || left == 0 {
+                continue;
+            }
+            let part = Extent {
+                len: have.len.min(left),
+                ..*have
+            };
+            left -= part.len;
+            extents.push(part);
+        }
+        let whole = extents
+            .iter()
+            .all(|extent| self.region_of(extent).is_some());
+        match left {
+            0 if len > 0 && whole => Ok(extents),
+            _ => Err(ReturnCode::InvalidInput),
+        }
+    }
+
+    /// The sizes that blocks of a region can have: bit n for 2^n bytes.
+    pub(crate) fn block_sizes(&self, region: usize) -> u64 {
+        let Some(now) = self.config.dynamic.get(region) else {
+            return 0;
+        };
+        let first = self.extents.block_sizes.as_ref();
+        let least = first.and_then(|sizes| sizes.get(region));
+        let least = least.copied().unwrap_or(now.block_size);
+        (0..u64::BITS)
+            .map(|bit| 1_u64 << bit)
+            .filter(|size| *size >= least && now.len.is_multiple_of(*size))
+            .sum()
+    }
+
+    /// Gives the blocks of a region another size.
+    ///
+    /// # Errors
+    /// [`ReturnCode::InvalidInput`] without such a region or for a size that they cannot have, [`ReturnCode::Unsupported`] while
+    /// there are extents in it.
+    pub(crate) fn set_block_size(
+        &mut self,
+        index: u8,
+        size: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), ReturnCode> {
+        let sizes = self.block_sizes(usize::from(index));
+        if !size.is_power_of_two() || sizes & size == 0 {
+            return Err(ReturnCode::InvalidInput);
+        }
+        let kept = self.extents.offers.iter().flatten();
+        let mut kept = kept.chain(&self.extents.accepted);
+        if kept.any(|extent| self.region_of(extent).is_some_and(|(at, _)| at == index)) {
+            return Err(ReturnCode::Unsupported);
+        }
+        let regions = &mut self.config.dynamic;
+        let first = regions.iter().map(|region| region.block_size);
+        self.extents.block_sizes.get_or_insert(first.collect());
+        if let Some(region) = regions.get_mut(usize::from(index)) {
+            region.block_size = size;
+        }
+        self.log_capacity(
+            DynamicCapacityEvent::RegionConfigurationUpdated,
+            index,
+            &Extent::default(),
+            false,
+            effects,
+        );
         Ok(())
     }
 
@@ -221,6 +369,17 @@ impl Memdev {
         effects: &mut Vec<Effect>,
     ) {
         let region = self.region_of(extent).map_or(0, |(index, _)| index);
+        self.log_capacity(event, region, extent, more, effects);
+    }
+
+    fn log_capacity(
+        &mut self,
+        event: DynamicCapacityEvent,
+        region: u8,
+        extent: &Extent,
+        more: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         let record = Record {
             event,
             region,

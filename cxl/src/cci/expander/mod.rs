@@ -4,6 +4,7 @@
 //! port belong to the fabric manager's logical device, FFFFh, with those of [`FmOwned`], which passes messages on; several
 //! heads have a pool in common, with those of [`Pool`].
 
+mod dynamic_capacity;
 mod logical_devices;
 mod multi_headed;
 
@@ -16,6 +17,7 @@ use crate::Effect;
 use crate::mailbox::{Command, CommandEffects, Entry, ReturnCode, harmless_commands, run_one_of};
 use crate::memdev::fabric::Sharing;
 use crate::memdev::{BackgroundStatus, Memdev};
+use dynamic_capacity as dc;
 use logical_devices as ld;
 use multi_headed::{GetHeadInfo, GetMultiHeadedInfo};
 
@@ -36,12 +38,18 @@ struct Own;
 
 impl CommandSet<Memdev> for Own {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry>> {
-        static ENTRIES: [Entry; 5] = [
+        static ENTRIES: [Entry; 11] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetSupportedLogs<Own>>(),
             Entry::of::<GetLog<Own>>(),
             Entry::of::<TunnelToPool>(),
+            Entry::of::<dc::GetInfo>(),
+            Entry::of::<dc::GetConfiguration>(),
+            Entry::of::<dc::SetConfiguration>(),
+            Entry::of::<dc::GetExtentLists>(),
+            Entry::of::<dc::InitiateAdd>(),
+            Entry::of::<dc::InitiateRelease>(),
         ];
         Box::new(ENTRIES.iter().chain(harmless_commands()))
     }
@@ -52,7 +60,7 @@ struct FmOwned;
 
 impl CommandSet<Memdev> for FmOwned {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry>> {
-        static ENTRIES: [Entry; 15] = [
+        static ENTRIES: [Entry; 21] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetSupportedLogs<FmOwned>>(),
@@ -68,6 +76,12 @@ impl CommandSet<Memdev> for FmOwned {
             Entry::of::<ld::SetBandwidth<ld::Allocated>>(),
             Entry::of::<ld::GetBandwidth<ld::Limit>>(),
             Entry::of::<ld::SetBandwidth<ld::Limit>>(),
+            Entry::of::<dc::GetInfo>(),
+            Entry::of::<dc::GetConfiguration>(),
+            Entry::of::<dc::SetConfiguration>(),
+            Entry::of::<dc::GetExtentLists>(),
+            Entry::of::<dc::InitiateAdd>(),
+            Entry::of::<dc::InitiateRelease>(),
         ];
         Box::new(ENTRIES.iter())
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::cci::LinkState;
-use crate::mailbox::tests::{Bench, bench_of, config};
+pub(super) use crate::mailbox::tests::Bench;
+use crate::mailbox::tests::{bench_of, config};
 use crate::memdev::MemdevConfig;
 
 const GIB: u64 = 1 << 30;
@@ -25,8 +26,12 @@ const LINK: LinkState = LinkState {
     is_off: false,
 };
 
-fn device(sharing: Sharing) -> Bench {
-    bench_of(MemdevConfig {
+pub(super) fn device(config: MemdevConfig) -> Bench {
+    bench_of(config)
+}
+
+fn sharing_device(sharing: Sharing) -> Bench {
+    device(MemdevConfig {
         sharing,
         identity: IDENTITY,
         ..config()
@@ -35,14 +40,14 @@ fn device(sharing: Sharing) -> Bench {
 
 /// 4 logical devices of 3 GiB, the second of which is this host's.
 fn logical_devices() -> Bench {
-    device(Sharing::LogicalDevices {
+    sharing_device(Sharing::LogicalDevices {
         count: COUNT,
         own: OWN,
     })
 }
 
 fn heads() -> Bench {
-    device(Sharing::Heads {
+    sharing_device(Sharing::Heads {
         count: COUNT,
         own: OWN,
         link: LINK,
@@ -51,7 +56,7 @@ fn heads() -> Bench {
 
 impl Bench {
     /// Asks by message.
-    fn ask(&mut self, opcode: u16, payload: &[u8]) -> Result<Vec<u8>, u16> {
+    pub(super) fn ask(&mut self, opcode: u16, payload: &[u8]) -> Result<Vec<u8>, u16> {
         let request = Message::request(0x5a, opcode, payload).to_bytes();
         let bytes = self.memdev.receive(&request, &mut self.effects).unwrap();
         opened(&bytes, opcode)
@@ -106,7 +111,7 @@ fn commands(mut ask: impl FnMut(u16, &[u8]) -> Result<Vec<u8>, u16>) -> Vec<u16>
 
 #[test]
 fn a_device_says_what_it_is() {
-    for mut bench in [device(Sharing::None), logical_devices(), heads()] {
+    for mut bench in [sharing_device(Sharing::None), logical_devices(), heads()] {
         let identity = bench.ask(0x0001, &[]).unwrap();
         assert_eq!(
             identity[..8],
@@ -120,7 +125,7 @@ fn a_device_says_what_it_is() {
 
 #[test]
 fn the_fabric_manager_reads_what_the_host_reads() {
-    let mut bench = device(Sharing::None);
+    let mut bench = sharing_device(Sharing::None);
     for (opcode, effect) in [(0x4000, 0x45), (0x4100, 0x20), (0x4200, 0x12), (0x0300, 8)] {
         let theirs = bench.ask(opcode, &[]).unwrap();
         assert_eq!(theirs.len(), effect);
@@ -136,7 +141,7 @@ fn the_fabric_manager_reads_what_the_host_reads() {
 
 #[test]
 fn each_interface_lists_its_commands_and_has_them() {
-    let single = commands(|opcode, input| device(Sharing::None).ask(opcode, input));
+    let single = commands(|opcode, input| sharing_device(Sharing::None).ask(opcode, input));
     let shared = [
         0x0200, 0x0300, 0x4000, 0x4100, 0x4200, 0x4201, 0x4203, 0x4500,
     ];
@@ -158,14 +163,14 @@ fn each_interface_lists_its_commands_and_has_them() {
     let pool = commands(|opcode, input| heads().tunnel(0, 1, opcode, input));
     assert_eq!(pool, [0x0001, 0x0400, 0x0401, 0x5500, 0x5501]);
     let other = [&[9; 16][..], &[0; 8]].concat();
-    let log = device(Sharing::None).ask(0x0401, &other);
+    let log = sharing_device(Sharing::None).ask(0x0401, &other);
     assert_eq!(log, Err(ReturnCode::InvalidLog as u16));
 }
 
 #[test]
 fn the_background_operation_of_the_host_shows() {
     const SANITIZE: u16 = 0x4400;
-    let mut bench = device(Sharing::None);
+    let mut bench = sharing_device(Sharing::None);
     assert_eq!(bench.ask(0x0002, &[]), Ok(vec![0; 8]));
     let started = bench.run(SANITIZE, &[]);
     assert_eq!(started, Err(ReturnCode::BackgroundStarted));
@@ -309,7 +314,7 @@ fn a_head_asks_the_pool_through_its_mailbox_too() {
     );
     let to_a_head = through_tunnel(0, 0, 0x5500, &[0, 0xff]);
     assert_eq!(bench.run(0x5300, &to_a_head), Err(ReturnCode::InvalidInput));
-    let without = device(Sharing::None).run(0x5300, &request);
+    let without = sharing_device(Sharing::None).run(0x5300, &request);
     assert_eq!(without, Err(ReturnCode::Unsupported));
 }
 
