@@ -42,6 +42,8 @@ type = "type3"
 name = "beside"
 serial = 2
 volatile = "512MiB"
+[[host_bridge.root_port.device.port.device.dynamic_capacity]]
+size = "256MiB"
 [[host_bridge.root_port.device.port]]
 name = "dsp2"
 [host_bridge.root_port.device.port.device]

@@ -5,10 +5,22 @@
 //! is emptied.
 
 use crate::mailbox::dynamic::{EXTENT_LEN, decode_extent, encode_extent};
-use crate::mailbox::{Command, CommandEffects, Input, PAYLOAD_SIZE, Reply, Request, ReturnCode};
+use crate::mailbox::{
+    Command, CommandEffects, Entry, Input, PAYLOAD_SIZE, Reply, Request, ReturnCode,
+};
 use crate::memdev::Memdev;
 use crate::memdev::dynamic::{DynamicRegion, Extent, MOST_EXTENTS, MOST_REGIONS};
 use crate::{CAPACITY_UNIT, Effect};
+
+/// All of them.
+pub(super) static ENTRIES: [Entry; 6] = [
+    Entry::of::<GetInfo>(),
+    Entry::of::<GetConfiguration>(),
+    Entry::of::<SetConfiguration>(),
+    Entry::of::<GetExtentLists>(),
+    Entry::of::<InitiateAdd>(),
+    Entry::of::<InitiateRelease>(),
+];
 
 /// Extents come and go.
 const CHANGES: CommandEffects =

@@ -1,6 +1,6 @@
 //! The interfaces of a memory device for its fabric manager.
 //!
-//! A device with one logical device, and each logical device of several, has the commands of [`Own`]. Several behind one
+//! A device with one logical device has the commands of [`Single`], each of several those of [`Own`]. Several behind one
 //! port belong to the fabric manager's logical device, FFFFh, with those of [`FmOwned`], which passes messages on; several
 //! heads have a pool in common, with those of [`Pool`].
 
@@ -33,23 +33,37 @@ impl Component for Memdev {
     }
 }
 
-/// A device of one logical device, or one of its logical devices.
+/// A device of one logical device.
+struct Single;
+
+impl CommandSet<Memdev> for Single {
+    fn entries() -> Box<dyn Iterator<Item = &'static Entry>> {
+        static ENTRIES: [Entry; 5] = [
+            Entry::of::<Identify>(),
+            Entry::of::<BackgroundOperationStatus>(),
+            Entry::of::<GetSupportedLogs<Single>>(),
+            Entry::of::<GetLog<Single>>(),
+            Entry::of::<TunnelToPool>(),
+        ];
+        Box::new(
+            ENTRIES
+                .iter()
+                .chain(&dc::ENTRIES)
+                .chain(harmless_commands()),
+        )
+    }
+}
+
+/// One of several logical devices.
 struct Own;
 
 impl CommandSet<Memdev> for Own {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry>> {
-        static ENTRIES: [Entry; 11] = [
+        static ENTRIES: [Entry; 4] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetSupportedLogs<Own>>(),
             Entry::of::<GetLog<Own>>(),
-            Entry::of::<TunnelToPool>(),
-            Entry::of::<dc::GetInfo>(),
-            Entry::of::<dc::GetConfiguration>(),
-            Entry::of::<dc::SetConfiguration>(),
-            Entry::of::<dc::GetExtentLists>(),
-            Entry::of::<dc::InitiateAdd>(),
-            Entry::of::<dc::InitiateRelease>(),
         ];
         Box::new(ENTRIES.iter().chain(harmless_commands()))
     }
@@ -60,7 +74,7 @@ struct FmOwned;
 
 impl CommandSet<Memdev> for FmOwned {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry>> {
-        static ENTRIES: [Entry; 21] = [
+        static ENTRIES: [Entry; 15] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetSupportedLogs<FmOwned>>(),
@@ -76,14 +90,8 @@ impl CommandSet<Memdev> for FmOwned {
             Entry::of::<ld::SetBandwidth<ld::Allocated>>(),
             Entry::of::<ld::GetBandwidth<ld::Limit>>(),
             Entry::of::<ld::SetBandwidth<ld::Limit>>(),
-            Entry::of::<dc::GetInfo>(),
-            Entry::of::<dc::GetConfiguration>(),
-            Entry::of::<dc::SetConfiguration>(),
-            Entry::of::<dc::GetExtentLists>(),
-            Entry::of::<dc::InitiateAdd>(),
-            Entry::of::<dc::InitiateRelease>(),
         ];
-        Box::new(ENTRIES.iter())
+        Box::new(ENTRIES.iter().chain(&dc::ENTRIES))
     }
 }
 
@@ -116,7 +124,7 @@ impl Memdev {
         let request = Message::request_from(message)?;
         let answer = match self.sharing() {
             Sharing::LogicalDevices { .. } => self.answer::<FmOwned>(&request, effects),
-            Sharing::None | Sharing::Heads { .. } => self.answer::<Own>(&request, effects),
+            Sharing::None | Sharing::Heads { .. } => self.answer::<Single>(&request, effects),
         };
         Ok(answer.to_bytes())
     }

@@ -1,5 +1,6 @@
 //! A switch, and the devices of several logical devices or heads behind its ports (section 7.6.7).
 
+use super::dynamic_capacity::dynamic_capacity;
 use super::memory_device::{SWITCH, TYPE_3, information, managed};
 use super::{Client, logs, settings};
 use crate::interface::{INVALID_INPUT, Interface, RETRY_REQUIRED, TUNNEL, Target, Tunnel, field};
@@ -169,6 +170,7 @@ fn logical_devices(interface: &dyn Interface) -> Result<()> {
     ] {
         bandwidth(&client, count, get, set)?;
     }
+    dynamic_capacity(&client, own)?;
     client.finish()
 }
 

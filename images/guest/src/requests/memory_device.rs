@@ -1,5 +1,6 @@
 //! The mailbox of a memory device, for its host, and the interface that it has for a fabric manager.
 
+use super::dynamic_capacity::dynamic_capacity;
 use super::{Client, firmware, logs, media, security, settings};
 use crate::interface::{Interface, TUNNEL, Target, Tunnel, field};
 use anyhow::{Result, ensure};
@@ -51,6 +52,7 @@ pub(super) fn managed(interface: &dyn Interface) -> Result<()> {
     settings::health(&client)?;
     firmware::information(&client)?;
     security::state(&client)?;
+    dynamic_capacity(&client, 0)?;
     if client.has(TUNNEL) {
         client.asked.borrow_mut().insert(TUNNEL);
         super::fabric::pool(&Tunnel {

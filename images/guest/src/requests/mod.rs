@@ -2,9 +2,11 @@
 //! 8.2.9). No package has that library for a guest.
 //!
 //! A component lists its commands in its Command Effects Log. Those of the library's that are in it are asked for, and do what
-//! they say; the others are refused as unsupported. Whatever is changed is changed back, but for contents that are erased.
+//! they say; the others are refused as unsupported. Whatever is changed is changed back, but for contents that are erased
+//! and for an offer of dynamic capacity, which is the host's to answer.
 
 mod background;
+mod dynamic_capacity;
 pub mod fabric;
 mod firmware;
 mod logs;

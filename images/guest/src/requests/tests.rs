@@ -8,6 +8,7 @@ use cxl::cci::{
     SwitchRegisters,
 };
 use cxl::mailbox::{ReturnCode, dispatch};
+use cxl::memdev::dynamic::DynamicRegion;
 use cxl::memdev::fabric::Sharing;
 use cxl::memdev::{Memdev, MemdevConfig};
 use std::cell::RefCell;
@@ -204,8 +205,20 @@ impl Switch {
             },
         ];
         let device = |sharing| {
+            let dynamic = DynamicRegion {
+                base: GIB,
+                decode_len: GIB,
+                len: GIB,
+                block_size: 2 << 20,
+                dsmas: 1,
+            };
             let config = MemdevConfig {
                 sharing,
+                // Of a device with heads its pool has it.
+                dynamic: match sharing {
+                    Sharing::Heads { .. } => Vec::new(),
+                    _ => vec![dynamic],
+                },
                 ..MemdevConfig::default()
             };
             RefCell::new(memdev(config, &time))
@@ -309,7 +322,7 @@ fn a_switch_and_what_is_behind_it_do_all_that_the_library_asks_for() {
 fn a_switch_that_does_not_do_what_it_says_is_told() {
     for opcode in [
         0x0001, 0x0002, 0x0003, 0x0004, 0x0300, 0x0301, 0x0400, 0x0401, 0x5100, 0x5101, 0x5102,
-        0x5104, 0x5201, 0x5202, 0x5300, 0x5600,
+        0x5104, 0x5201, 0x5202, 0x5300, 0x5600, 0x5601, 0x5602, 0x5603, 0x5604, 0x5605,
     ] {
         let deaf = Deaf {
             interface: &Switch::new(),
