@@ -28,6 +28,7 @@ pub mod dvsec;
 mod effect;
 mod error;
 pub mod event;
+pub mod gpf;
 pub mod hdm;
 pub mod interleave;
 pub mod mailbox;

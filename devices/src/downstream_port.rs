@@ -10,6 +10,7 @@ use cxl::cci::{Binding, LinkState, UnbindOption};
 use cxl::component::ProtocolError;
 use cxl::dvsec::device::GpfTimeout;
 use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
+use cxl::gpf::Timeouts;
 use cxl::{ComponentRegisters, Role};
 use pci::{
     Aer, AerError, Bar, Bdf, ConfigSpace, DevicePortType, ErrorMessage, ExpressConfig,
@@ -140,6 +141,8 @@ pub struct DownstreamPort {
     aer: Aer,
     msi: Msi,
     component: ComponentRegisters,
+    /// Offset of its GPF DVSEC.
+    gpf: u16,
 }
 
 impl DownstreamPort {
@@ -167,9 +170,10 @@ impl DownstreamPort {
         let aer = Aer::new(&mut config, port_type, VECTOR);
         pci::add_acs(&mut config);
         pci::add_link_capabilities(&mut config, port_type, port.link);
+        add_dvsec(&mut config, &dvsec::port::extensions());
+        let gpf = dvsec::port::gpf(GPF_TIMEOUT, GPF_TIMEOUT);
+        let gpf = add_dvsec(&mut config, &gpf);
         for dvsec in [
-            dvsec::port::extensions(),
-            dvsec::port::gpf(GPF_TIMEOUT, GPF_TIMEOUT),
             dvsec::port::flex_bus(memory_link(), memory_link()),
             dvsec::register_locator(&[RegisterLocation {
                 block: RegisterBlockId::Component,
@@ -193,7 +197,14 @@ impl DownstreamPort {
             aer,
             msi,
             component: ComponentRegisters::new(&port.kind.role())?,
+            gpf,
         })
+    }
+
+    /// How long it waits in a global persistent flush, as software has set it.
+    pub fn gpf_timeouts(&self) -> Timeouts {
+        let [phase1, phase2] = dvsec::port::GPF_CONTROLS.map(|at| self.config.u16(self.gpf + at));
+        Timeouts::from_controls(phase1, phase2)
     }
 
     /// Its name in the configuration.

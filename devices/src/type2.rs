@@ -178,6 +178,11 @@ impl Type2 {
         self.trapped.is_some()
     }
 
+    /// Whether a command of version 1 runs.
+    pub fn is_busy(&self) -> bool {
+        self.registers.is_busy()
+    }
+
     /// Its component registers.
     pub fn component(&self) -> &ComponentRegisters {
         &self.endpoint.component

@@ -13,6 +13,7 @@ use cxl::dvsec::device::{
 };
 use cxl::dvsec::{self, RegisterBlockId};
 use cxl::event::Event;
+use cxl::gpf::Phase2;
 use cxl::hdm::{DecoderSettings, EndpointDecoder};
 use cxl::mailbox::ReturnCode;
 use cxl::memdev::dynamic::{DynamicRegion, Extent};
@@ -285,9 +286,10 @@ impl Type3 {
         decoders
     }
 
-    /// The power goes, with time to flush: see [`Memdev::power_off`].
-    pub fn power_off(&mut self, out: &mut Vec<Effect>) {
-        self.device.power_off(&mut self.scratch);
+    /// The power goes, after phase 2 of a global persistent flush: see [`Memdev::power_off`].
+    pub fn power_off(&mut self, phase2: Phase2, out: &mut Vec<Effect>) {
+        let duration = GPF_DURATION.ns();
+        self.device.power_off(phase2, duration, &mut self.scratch);
         self.drain(out);
     }
 

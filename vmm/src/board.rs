@@ -3,6 +3,7 @@
 //! The device models stand under one lock, as state machines that answer at once. What they ask for is done before the
 //! vCPU goes on: interrupts and workers under the lock, the memory map ([`crate::windows`]) after it.
 
+mod flush;
 mod state;
 
 use std::collections::VecDeque;
@@ -139,26 +140,6 @@ impl Board {
         if let Err(error) = self.sci.set(state.power.sci()) {
             log::error!("{error}");
         }
-    }
-
-    /// The power of the machine goes: devices have time to flush.
-    pub fn power_off(&self) {
-        let nodes: Vec<NodeId> = self.lock().expanders.keys().copied().collect();
-        for node in nodes {
-            self.power_off_device(node);
-        }
-    }
-
-    /// The power of one device goes, with time to flush.
-    pub fn power_off_device(&self, node: NodeId) {
-        let mut state = self.lock();
-        let mut effects = Effects::new();
-        state.hierarchy.with(node, &mut effects, |model, out| {
-            if let Device::Type3(device) = model {
-                device.power_off(out);
-            }
-        });
-        self.perform(state, effects);
     }
 
     /// The guest has read so many lines of an expander since the last call; see [`devices::Type3::count_reads`].

@@ -148,8 +148,7 @@ fn run_once(
     current.set(Some(Arc::clone(&running)));
     start()?;
     let outcome = running.vcpus.wait();
-    running.windows.sync()?;
-    running.board.power_off();
+    running.board.power_off(|| running.windows.sync())?;
     let config = running.slots.inventory();
     Ok((outcome, Arc::clone(&config)))
 }

@@ -13,20 +13,23 @@ pub enum Fault {
     Fatal,
     /// The firmware has halted, and the mailbox with it.
     FirmwareHalt,
+    /// Nothing can be seen of it before the power goes: what is on the way to persistent media then does not come there.
+    FlushFails,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const NAMES: [(&'static str, Self); 5] = [
+    pub const NAMES: [(&'static str, Self); 6] = [
         ("stuck-doorbell", Self::StuckDoorbell),
         ("mailbox-not-ready", Self::MailboxNotReady),
         ("media-not-ready", Self::MediaNotReady),
         ("fatal", Self::Fatal),
         ("firmware-halt", Self::FirmwareHalt),
+        ("flush-fails", Self::FlushFails),
     ];
 
     /// Whether the mailbox runs commands all the same.
     pub(super) fn leaves_mailbox(self) -> bool {
-        self == Self::MediaNotReady
+        matches!(self, Self::MediaNotReady | Self::FlushFails)
     }
 }

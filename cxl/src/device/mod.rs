@@ -19,6 +19,7 @@ pub(crate) use mailbox::{Behind, MailboxRegisters};
 
 use crate::access;
 use crate::event::Event;
+use crate::gpf::Phase2;
 use crate::mailbox::{Entry, ReturnCode, dispatch};
 use crate::memdev::dynamic::Extent;
 use crate::memdev::health::HealthInfo;
@@ -182,9 +183,11 @@ impl DeviceRegisters {
         self.reset_mailbox();
     }
 
-    /// The power goes, with time to flush: see [`Memdev::power_off`].
-    pub fn power_off(&mut self, effects: &mut Vec<Effect>) {
-        self.memdev.power_off(effects);
+    /// The power goes, after phase 2 of a global persistent flush that takes the device `duration` ns: see
+    /// [`Memdev::power_off`].
+    pub fn power_off(&mut self, phase2: Phase2, duration: u64, effects: &mut Vec<Effect>) {
+        let flushed = self.fault != Some(Fault::FlushFails) && phase2.saves_all(duration);
+        self.memdev.power_off(flushed, effects);
     }
 
     /// Power off and on again: also makes a new partition the active one and empties the event logs.

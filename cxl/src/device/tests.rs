@@ -79,6 +79,7 @@ fn a_fault_shows_in_the_status_and_goes_when_it_is_mended() {
             Fault::MediaNotReady => 0x10,
             Fault::Fatal => 0x15,
             Fault::FirmwareHalt => 0x16,
+            Fault::FlushFails => 0x14,
         };
         assert_eq!(qword(&device, status), shown, "{name}");
         device.reset();

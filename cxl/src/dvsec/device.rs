@@ -301,6 +301,21 @@ impl GpfTimeout {
     pub(super) const fn into_bits(self) -> u16 {
         (self.base & 0xf) as u16 | ((self.scale & 0x7) as u16) << 8
     }
+
+    /// What the register says; scales that are reserved are the longest.
+    pub(crate) const fn from_bits(bits: u16) -> Self {
+        let scale = (bits >> 8 & 0xf) as u8;
+        Self {
+            base: (bits & 0xf) as u8,
+            scale: if scale > 7 { 7 } else { scale },
+        }
+    }
+
+    /// The time, ns.
+    #[must_use]
+    pub const fn ns(self) -> u64 {
+        self.base as u64 * 10_u64.pow(self.scale as u32) * 1000
+    }
 }
 
 /// GPF DVSEC for CXL Devices (section 8.1.7): how long phase 2 takes, and at what power in mW.

@@ -31,15 +31,17 @@ pub fn extensions() -> Dvsec {
     dvsec
 }
 
+/// Offsets of the controls of either phase in the GPF DVSEC.
+pub const GPF_CONTROLS: [u16; 2] = [0x0c, 0x0e];
+
 /// GPF DVSEC for CXL Ports: how long the port waits in either phase.
 pub fn gpf(phase1: GpfTimeout, phase2: GpfTimeout) -> Dvsec {
     const LEN: usize = 0x10;
-    const PHASE1_CONTROL: usize = 0x0c;
-    const PHASE2_CONTROL: usize = 0x0e;
     /// Timeout base and scale.
     const WRITABLE: u16 = 0x0f0f;
     let mut dvsec = Dvsec::new(id::GPF_PORT, 0, LEN);
-    for (offset, timeout) in [(PHASE1_CONTROL, phase1), (PHASE2_CONTROL, phase2)] {
+    for (offset, timeout) in GPF_CONTROLS.into_iter().zip([phase1, phase2]) {
+        let offset = usize::from(offset);
         dvsec.put(offset, &timeout.into_bits().to_le_bytes());
         dvsec.put_writable(offset, &WRITABLE.to_le_bytes());
     }

@@ -482,11 +482,16 @@ fn only_a_power_cycle_without_a_flush_is_a_dirty_shutdown() {
     memdev.reset();
     assert_eq!((count(memdev), memdev.shutdown_dirty()), (0, true));
     let mut effects = Vec::new();
-    memdev.power_off(&mut effects);
+    memdev.power_off(true, &mut effects);
     assert_eq!(effects, [Effect::NonVolatileChanged]);
     memdev.power_cycle();
     assert_eq!((count(memdev), memdev.shutdown_dirty()), (0, false));
+    // Of a device that its host has left clean nothing can be lost.
+    memdev.power_off(false, &mut effects);
+    memdev.power_cycle();
+    assert_eq!((count(memdev), memdev.shutdown_dirty()), (0, false));
     run(memdev, 0x4204, &[1]).unwrap();
+    memdev.power_off(false, &mut effects);
     memdev.power_cycle();
     assert_eq!((count(memdev), memdev.shutdown_dirty()), (1, false));
 }

@@ -59,9 +59,10 @@ impl Memdev {
         self.health.dirty_shutdowns = nonvolatile.dirty_shutdowns;
     }
 
-    /// The power goes, with time to flush (GPF, section 9.8): the shutdown is a clean one.
-    pub fn power_off(&mut self, effects: &mut Vec<Effect>) {
-        if self.shutdown_dirty() {
+    /// The power goes. With all that was on the way to media flushed the shutdown is a clean one (section 9.8), else it is as
+    /// clean as its host said.
+    pub fn power_off(&mut self, flushed: bool, effects: &mut Vec<Effect>) {
+        if flushed && self.shutdown_dirty() {
             self.set_shutdown_dirty(false, effects);
         }
     }

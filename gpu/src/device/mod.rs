@@ -289,6 +289,12 @@ impl Device {
         self.paused.store(true, Ordering::Release);
     }
 
+    /// Whether no command of version 2 is executed; while it is paused none begins.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        lock(&self.state).queues.values().all(|queue| queue.rests())
+    }
+
     /// Takes commands up again.
     pub fn resume(&self) {
         self.paused.store(false, Ordering::Release);

@@ -1,7 +1,7 @@
 //! A queue: takes submissions from its ring, executes them one after the other, and completes them.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -122,6 +122,11 @@ impl Queue {
     pub fn current(&self) -> Option<(u16, u64)> {
         self.lock_current()
             .map(|(opcode, since)| (opcode, nanoseconds(since.elapsed())))
+    }
+
+    /// Whether it does not look at its ring, and so is at no command.
+    pub(super) fn rests(&self) -> bool {
+        !matches!(self.ring.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     fn lock_current(&self) -> MutexGuard<'_, Option<(u16, Instant)>> {

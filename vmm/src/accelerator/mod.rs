@@ -286,6 +286,11 @@ impl Handle {
         self.device.pause();
     }
 
+    /// Whether no command of version 2 is executed.
+    pub fn is_idle(&self) -> bool {
+        self.device.is_idle()
+    }
+
     /// Takes commands up again.
     pub fn resume(&self) {
         self.device.resume();

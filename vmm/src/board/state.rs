@@ -285,6 +285,18 @@ impl State {
         }
     }
 
+    /// Accelerators that are at some command.
+    pub(super) fn busy_accelerators(&self) -> Vec<NodeId> {
+        let is_busy = |(node, handle): (&NodeId, &accelerator::Handle)| {
+            let function = match self.hierarchy.get(*node) {
+                Some(Device::Type2(function)) => function.is_busy(),
+                _ => false,
+            };
+            (function || !handle.is_idle()).then_some(*node)
+        };
+        self.accelerators.iter().filter_map(is_busy).collect()
+    }
+
     /// Does what an accelerator's driver asks for.
     pub(super) fn accelerate(&mut self, node: NodeId, request: Request) {
         if let (Some(handle), Some(Device::Type2(function))) =

@@ -73,7 +73,7 @@
 //! | `lsa` | file with the labels of persistent memory, created if absent | `backing` + `.lsa` |
 //! | `lsa_size` | 128 KiB to 64 MiB | `"128KiB"` |
 //! | `shared` | other devices may have the same `backing` | `false` |
-//! | `fault` | how it fails from power-on: `"stuck-doorbell"`, `"mailbox-not-ready"`, `"media-not-ready"`, `"fatal"`, `"firmware-halt"` | it works |
+//! | `fault` | how it fails from power-on: `"stuck-doorbell"`, `"mailbox-not-ready"`, `"media-not-ready"`, `"fatal"`, `"firmware-halt"`, `"flush-fails"` | it works |
 //! | `logical_devices`, `logical_device` | of how many (2 to 16) equal logical devices this host has which, from 0; the rest is not in this machine | it has one; 0 |
 //! | `heads`, `head` | at which of how many (2 to 16) heads of the device this host is, from 0 | it has one; 0 |
 //! | `read_latency`, `write_latency` | of the medium, for CDAT; the first for `timing` too | 150 |

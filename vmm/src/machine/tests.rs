@@ -308,12 +308,28 @@ impl Machine {
 
     /// The DVSEC for CXL devices: identifier 0 of the CXL Consortium.
     fn dvsec(&self, node: NodeId) -> u16 {
+        self.dvsec_of(node, 0)
+    }
+
+    /// The root port above a function.
+    fn root_port(&self, node: NodeId) -> NodeId {
+        self.board.lock().hierarchy.path(node)[0]
+    }
+
+    /// Sets how long a port waits in either phase of a global persistent flush (CXL 3.1 section 8.1.6).
+    fn set_gpf_timeouts(&self, port: NodeId, phase1: u16, phase2: u16) {
+        let controls = [phase1, phase2].map(u16::to_le_bytes).concat();
+        self.config_write(port, self.dvsec_of(port, 4) + 0x0c, &controls);
+    }
+
+    /// A DVSEC of the CXL Consortium.
+    fn dvsec_of(&self, node: NodeId, id: u16) -> u16 {
         let mut at = 0x100;
         loop {
             let header = self.config_u16(node, at);
             if header == 0x23
                 && self.config_u16(node, at + 4) == 0x1e98
-                && self.config_u16(node, at + 8) == 0
+                && self.config_u16(node, at + 8) == id
             {
                 return at;
             }

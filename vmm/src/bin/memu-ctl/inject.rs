@@ -81,7 +81,7 @@ pub enum Inject {
     Fault {
         /// Name of the device
         device: String,
-        /// stuck-doorbell, mailbox-not-ready, media-not-ready, fatal or firmware-halt
+        /// stuck-doorbell, mailbox-not-ready, media-not-ready, fatal, firmware-halt or flush-fails
         fault: String,
     },
     /// The device works again, or the link below the port is up

@@ -6,6 +6,7 @@ use devices::gpu::memory::BASE as DEVICE_BASE;
 use devices::gpu::protocol::spec::{Submission, completions_offset, control, flags, op, reg, ring};
 use vm_memory::Bytes;
 
+use super::mailbox::SET_SHUTDOWN_STATE;
 use super::*;
 
 /// gpu0 and mem0 below one host bridge, and a window that leads there.
@@ -66,8 +67,8 @@ impl Machine {
         self.read_u64(window + reg::CONTROL_OUT0)
     }
 
-    /// Executes the command with this index of queue 0, and gives its first value.
-    fn execute(&self, index: u32, command: Submission) -> u64 {
+    /// Submits the command with this index to queue 0.
+    fn submit(&self, index: u32, command: Submission) {
         let memory = self.reachable.memory();
         let at = |offset: u64| GuestAddress(RING + offset);
         let slot = ring::ENTRIES + u64::from(index) * 64;
@@ -77,13 +78,21 @@ impl Machine {
         let [a, b, c, d] = command.args;
         let words = [fixed, command.offset, command.bytes.into(), 0, a, b, c, d];
         memory.write_obj(words, at(slot)).unwrap();
-        let order = Ordering::SeqCst;
-        memory.store(index + 1, at(ring::SQ_TAIL), order).unwrap();
+        let tail = at(ring::SQ_TAIL);
+        memory.store(index + 1, tail, Ordering::SeqCst).unwrap();
         self.board
             .lock()
             .accelerators
             .values()
             .for_each(crate::accelerator::Handle::resume);
+    }
+
+    /// Executes the command with this index of queue 0, and gives its first value.
+    fn execute(&self, index: u32, command: Submission) -> u64 {
+        self.submit(index, command);
+        let memory = self.reachable.memory();
+        let at = |offset: u64| GuestAddress(RING + offset);
+        let order = Ordering::SeqCst;
         while memory.load::<u32>(at(ring::CQ_TAIL), order).unwrap() != index + 1 {
             std::thread::yield_now();
         }
@@ -196,4 +205,48 @@ fn an_accelerators_decoders_take_no_interleave() {
     machine.commit_device(GPU0, range, interleaved(2, 256));
     let control = machine.read_u64(machine.device_registers(GPU0) + CONTROL) as u32;
     assert_eq!(control >> 10 & 3, 2, "an error and not committed");
+}
+
+#[test]
+fn an_accelerator_that_does_not_stop_in_time_leaves_expanders_as_dirty_as_they_are() {
+    for stops in [true, false] {
+        let Some(machine) = Machine::new(WITH_ACCELERATOR) else {
+            return;
+        };
+        let (gpu, mem) = (machine.expander(GPU0), machine.expander(MEM0));
+        machine.enable(gpu);
+        machine.enable(mem);
+        let window = machine.bar(gpu, 2).unwrap();
+        machine.write_u32(window + reg::VERSION_SELECT, 0x2_0000);
+        let session = machine.control(control::SESSION_OPEN, [0; 4]);
+        let queue = machine.control(control::QUEUE_CREATE, [session, RING, DEPTH.into(), 0]);
+        // A command that waits for one that never comes, or for none.
+        let never = Submission {
+            opcode: op::WAIT,
+            args: [queue, if stops { 0 } else { 100 }, 0, 0],
+            ..Submission::default()
+        };
+        if stops {
+            machine.execute(0, never);
+        } else {
+            machine.submit(0, never);
+            let is_idle = || {
+                let state = machine.board.lock();
+                state.accelerators.values().all(|handle| handle.is_idle())
+            };
+            while is_idle() {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(machine.command(MEM0, SET_SHUTDOWN_STATE, &[1]), 0);
+        // 1 ms for phase 1, 1 s for phase 2.
+        machine.set_gpf_timeouts(machine.root_port(gpu), 0x0301, 0x0601);
+        let flushed: Result<(), ()> = machine.board.power_off(|| Ok(()));
+        assert_eq!(flushed, Ok(()));
+        let state = machine.board.lock();
+        let Some(devices::Device::Type3(device)) = state.hierarchy.get(mem) else {
+            panic!("mem0 is an expander");
+        };
+        assert_eq!(device.memdev().shutdown_dirty(), !stops);
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use cxl::device::Fault;
+use devices::Device;
+
 use super::*;
 
 /// BAR of the device registers, and the mailbox in them (CXL 3.1 section 8.2.8.4).
@@ -166,8 +169,42 @@ fn a_machine_that_dies_with_a_dirty_device_leaves_a_dirty_shutdown() {
         assert_eq!(dirty_shutdowns(&machine), count);
         assert_eq!(machine.command(0, SET_SHUTDOWN_STATE, &[1]), 0);
         if in_order {
-            machine.board.power_off();
+            machine.board.power_off(|| machine.windows.sync()).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_flush_that_fails_or_does_not_end_in_time_is_a_dirty_shutdown() {
+    // The device says that it takes 1 s.
+    const ENOUGH: u16 = 0x0601;
+    const TOO_LITTLE: u16 = 0x0509;
+    let directory = TempDir::new().unwrap();
+    let source = persistent_mem0(&directory);
+    let mut expected = 0;
+    for (fault, timeout, written, is_dirty) in [
+        (None, ENOUGH, true, false),
+        (None, TOO_LITTLE, true, true),
+        (None, ENOUGH, false, true),
+        (Some(Fault::FlushFails), ENOUGH, true, true),
+        (None, ENOUGH, true, false),
+    ] {
+        let Some(machine) = Machine::new(&source) else {
+            return;
+        };
+        let node = machine.expander(0);
+        machine.set_gpf_timeouts(machine.root_port(node), ENOUGH, timeout);
+        match machine.board.lock().hierarchy.get_mut(node) {
+            Some(Device::Type3(device)) => {
+                assert_eq!(device.memdev().health().dirty_shutdowns, expected);
+                device.set_fault(fault, &mut Vec::new());
+            }
+            _ => panic!("mem0 is an expander"),
+        }
+        assert_eq!(machine.command(0, SET_SHUTDOWN_STATE, &[1]), 0);
+        let end = machine.board.power_off(|| written.then_some(()).ok_or(()));
+        assert_eq!(end.is_ok(), written);
+        expected += u32::from(is_dirty);
     }
 }
 
