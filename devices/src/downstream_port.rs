@@ -6,7 +6,7 @@
 
 use std::mem;
 
-use cxl::cci::{Binding, LinkState, UnbindOption};
+use cxl::cci::{Binding, LinkState, PortRegisters, UnbindOption};
 use cxl::component::ProtocolError;
 use cxl::dvsec::device::GpfTimeout;
 use cxl::dvsec::{self, RegisterBlockId, RegisterLocation};
@@ -267,6 +267,17 @@ impl DownstreamPort {
         }
     }
 
+    /// Registers that its switch's event records repeat.
+    pub(crate) fn registers(&self) -> PortRegisters {
+        let [link_control, slot_control, slot_status] =
+            self.express.control_and_status(&self.config);
+        PortRegisters {
+            link_control,
+            slot_control,
+            slot_status,
+        }
+    }
+
     /// Holds what is at the other end of the link in reset, or lets it go. Its own reset is the caller's.
     pub(crate) fn hold(&mut self, held: bool, out: &mut Vec<Effect>) {
         self.held = held;
@@ -274,6 +285,7 @@ impl DownstreamPort {
         let event = self.express.hold_partner(&mut self.config, keeps_back);
         self.send(event, out);
         self.unbind_if_due(out);
+        out.push(Effect::PortChanged);
     }
 
     /// Trains the link with what the device at the other end can do.
@@ -311,6 +323,7 @@ impl DownstreamPort {
             self.show_card(card, out);
             self.unbind_if_due(out);
         }
+        out.push(Effect::PortChanged);
     }
 
     fn show_card(&mut self, card: Option<Link>, out: &mut Vec<Effect>) {
@@ -380,7 +393,7 @@ impl DownstreamPort {
                 self.press_attention_button(out);
             }
         }
-        out.push(Effect::BindingChanged);
+        out.push(Effect::PortChanged);
     }
 
     /// The slot has had its rest, unless software has done something to it meanwhile: see [`Effect::Alarm`].
@@ -400,7 +413,7 @@ impl DownstreamPort {
     pub(crate) fn unbind(&mut self, option: UnbindOption, out: &mut Vec<Effect>) {
         if !self.is_hosts() {
             self.bond = Bond::Unbound;
-            out.push(Effect::BindingChanged);
+            out.push(Effect::PortChanged);
             return;
         }
         self.bond = Bond::Until(option);
@@ -430,7 +443,7 @@ impl DownstreamPort {
             if self.card.is_some() {
                 self.show_card(None, out);
             }
-            out.push(Effect::BindingChanged);
+            out.push(Effect::PortChanged);
         }
     }
 }
@@ -452,7 +465,7 @@ impl Function for DownstreamPort {
         let event = self.express.written(&mut self.config, &written);
         self.send(event, out);
         if self.express.is_slot_powered(&self.config) != powered {
-            out.push(Effect::SlotPowerChanged);
+            out.extend([Effect::SlotPowerChanged, Effect::PortChanged]);
         }
         if self.bond == Bond::Coming {
             if self.express.is_slot_powered(&self.config) {

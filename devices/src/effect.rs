@@ -50,8 +50,8 @@ pub enum Effect {
     },
     /// A command waits in a switch's mailbox: call [`run_switch_command`](crate::run_switch_command).
     SwitchCommand,
-    /// This port has been bound or unbound: call [`tell_switch`](crate::tell_switch).
-    BindingChanged,
+    /// This port has been bound or unbound, or its link has changed: call [`tell_switch`](crate::tell_switch).
+    PortChanged,
     /// What the driver of an accelerator asks of what is behind its registers.
     Accelerator(gpu::protocol::registers::Request),
     /// Send an error message to the root port above, or take it there.

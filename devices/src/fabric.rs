@@ -1,6 +1,6 @@
 //! What the command of a fabric manager in a switch's mailbox does to the functions around it.
 
-use cxl::cci::{Action, Attached, Binding, Port, PortControl, UnbindOption};
+use cxl::cci::{Action, Attached, Binding, Port, PortControl, PortRegisters, UnbindOption};
 use cxl::mailbox::ReturnCode;
 use cxl::memdev::fabric::Sharing;
 use pci::{AerError, Function, Hierarchy, NodeId, Parent, ResetKind};
@@ -83,6 +83,7 @@ fn ports(hierarchy: &Hierarchy<Device>, upstream: NodeId) -> Vec<Port> {
             link: port.link_state(),
             attached: None,
             binding: Binding::Bound,
+            registers: PortRegisters::default(),
         }),
         _ => None,
     };
@@ -93,6 +94,7 @@ fn ports(hierarchy: &Hierarchy<Device>, upstream: NodeId) -> Vec<Port> {
             link: port.link_state(attached != Attached::Nothing),
             attached: Some(attached),
             binding: port.binding(),
+            registers: port.registers(),
         }
     });
     first.into_iter().chain(downstream).collect()

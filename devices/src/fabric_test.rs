@@ -5,7 +5,7 @@ mod binding;
 use cxl::cci::Message;
 use cxl::device::Fault;
 use cxl::mailbox::ReturnCode;
-use pci::{ErrorMessage, Function, Hierarchy, NodeId, Pools, PortReserve, spec};
+use pci::{ErrorMessage, Function, Hierarchy, MsiMessage, NodeId, Pools, PortReserve, spec};
 
 use crate::testing::{Asked, LINK, MIB, expander, expander_config, root_port, upstream_port};
 use crate::{
@@ -139,7 +139,7 @@ impl Bench {
 
     /// Tells the switch of ports that were bound or unbound, as a machine does.
     fn settle(&mut self) {
-        let changed = |(_, effect): &&(NodeId, Effect)| matches!(effect, Effect::BindingChanged);
+        let changed = |(_, effect): &&(NodeId, Effect)| matches!(effect, Effect::PortChanged);
         let changed: Vec<_> = self
             .out
             .iter()
@@ -288,6 +288,45 @@ fn the_host_sees_one_logical_device_that_says_there_are_others() {
     };
     let multiple = 1 << 13;
     assert_eq!(capability(shared), capability(bench.device(0)) | multiple);
+}
+
+#[test]
+fn a_card_that_is_pulled_out_is_an_event_that_interrupts_by_its_own_vector() {
+    const INTERRUPT: MsiMessage = MsiMessage {
+        address: 0xfee0_1000,
+        data: 0x42,
+    };
+    let mut bench = bench();
+    let (cci, port) = (bench.cci, bench.ports[usize::from(SHARED)]);
+    // MSI-X is on, and vector 1 unmasked; the informational log interrupts.
+    let mut out = Vec::new();
+    bench.hierarchy.with(cci, &mut out, |device, out| {
+        let msix = device.config().find_capability(spec::capability::MSIX);
+        let msix = msix.unwrap();
+        device.config_write(0x04, &6_u16.to_le_bytes(), out);
+        device.config_write(msix + 2, &(1_u16 << 15).to_le_bytes(), out);
+        device.bar_write(2, 16, &INTERRUPT.address.to_le_bytes(), out);
+        device.bar_write(2, 24, &INTERRUPT.data.to_le_bytes(), out);
+        device.bar_write(2, 28, &0_u32.to_le_bytes(), out);
+    });
+    bench.run(0x0103, &[1, 0, 0, 0]).unwrap();
+    bench.out.clear();
+    let mut out = Vec::new();
+    bench.hierarchy.with(port, &mut out, |device, out| {
+        if let Device::DownstreamPort(port) = device {
+            port.change_card(None, out);
+        }
+    });
+    bench.out = out;
+    bench.hierarchy.remove(bench.devices[1]);
+    bench.settle();
+    let sent = bench.asked_by(cci).messages;
+    assert_eq!(sent, [INTERRUPT]);
+    let records = bench.run(0x0100, &[0]).unwrap();
+    // Port, link state change; presence has changed, and the link; nothing is there.
+    assert_eq!(records[0x20 + 48..][..2], [SHARED, 0]);
+    assert_eq!(records[0x20 + 48 + 8], 0);
+    assert_eq!(records.len(), 0x20 + 128);
 }
 
 #[test]

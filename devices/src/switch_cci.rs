@@ -36,9 +36,10 @@ const MSIX: MsixLayout = MsixLayout {
     bar: MSIX_BAR,
     table_offset: 0,
     pba_offset: 0x800,
-    vectors: 1,
+    vectors: 2,
 };
 const MAILBOX_VECTOR: u8 = 0;
+const EVENT_VECTOR: u8 = 1;
 
 /// What makes one switch's mailbox differ from another's.
 pub(crate) struct SwitchCciConfig {
@@ -103,6 +104,7 @@ impl SwitchCci {
                 upstream: PORT_NUMBER,
                 decoders: u8::try_from(decoders).unwrap_or(u8::MAX),
                 mailbox_vector: MAILBOX_VECTOR,
+                event_vector: EVENT_VECTOR,
                 clock,
             }),
             scratch: Vec::new(),
@@ -122,7 +124,7 @@ impl SwitchCci {
         self.drain(out);
     }
 
-    /// The binding of a port has changed: see [`SwitchRegisters::observe`].
+    /// A port has changed: see [`SwitchRegisters::observe`].
     pub(crate) fn observe(&mut self, ports: Vec<Port>, out: &mut Vec<Effect>) {
         self.registers.observe(ports, &mut self.scratch);
         self.drain(out);

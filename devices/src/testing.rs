@@ -112,7 +112,7 @@ pub struct Asked {
     pub nonvolatile_changed: bool,
     /// Commands that wait in a switch's mailbox.
     pub switch_commands: usize,
-    pub binding_changed: bool,
+    pub port_changed: bool,
     /// Error messages to the root port.
     pub errors: Vec<ErrorMessage>,
 }
@@ -134,7 +134,7 @@ impl Asked {
                 Effect::NonVolatileChanged => asked.nonvolatile_changed = true,
                 Effect::Alarm { after } => asked.alarms.push(after),
                 Effect::SwitchCommand => asked.switch_commands += 1,
-                Effect::BindingChanged => asked.binding_changed = true,
+                Effect::PortChanged => asked.port_changed = true,
                 Effect::Accelerator(_) => {}
                 Effect::Error(message) => asked.errors.push(message),
                 Effect::Virtio(effect) => panic!("no virtio function asked for {effect:?}"),

@@ -82,7 +82,7 @@ impl Switch {
         if out.iter().any(waits) {
             out.extend(run_switch_command(&mut self.hierarchy, self.cci));
         }
-        let changed = |(_, effect): &&(NodeId, Effect)| matches!(effect, Effect::BindingChanged);
+        let changed = |(_, effect): &&(NodeId, Effect)| matches!(effect, Effect::PortChanged);
         let changed: Vec<NodeId> = out.iter().filter(changed).map(|(port, _)| *port).collect();
         for port in changed {
             out.extend(tell_switch(&mut self.hierarchy, port));

@@ -456,6 +456,12 @@ impl PciExpress {
         self.slot().is_powered(space)
     }
 
+    /// Link Control, Slot Control and Slot Status as they are (7.5.3.7, 7.5.3.10 and 7.5.3.11).
+    pub fn control_and_status(&self, space: &ConfigSpace) -> [u16; 3] {
+        let registers = [LINK_CONTROL, slot::SLOT_CONTROL, slot::SLOT_STATUS];
+        registers.map(|register| space.u16(self.offset + register))
+    }
+
     /// What the attention and the power indicator of the slot show.
     pub fn indicators(&self, space: &ConfigSpace) -> (Indicator, Indicator) {
         self.slot().indicators(space)

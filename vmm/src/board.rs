@@ -194,7 +194,7 @@ impl Board {
                 Effect::SwitchCommand => {
                     effects.extend(devices::run_switch_command(&mut state.hierarchy, node));
                 }
-                Effect::BindingChanged => {
+                Effect::PortChanged => {
                     effects.extend(devices::tell_switch(&mut state.hierarchy, node));
                 }
                 Effect::Accelerator(request) => state.accelerate(node, request),

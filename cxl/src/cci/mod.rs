@@ -19,7 +19,8 @@ mod tunnel;
 pub use information::Identity;
 pub use link::LinkState;
 pub use switch::{
-    Action, Attached, Binding, Port, PortControl, SwitchConfig, SwitchRegisters, UnbindOption,
+    Action, Attached, Binding, Port, PortControl, PortRegisters, SwitchConfig, SwitchRegisters,
+    UnbindOption,
 };
 
 pub(crate) use expander::TunnelToPool;

@@ -2,14 +2,21 @@
 
 use super::{Command, CommandEffects, Input, PAYLOAD_SIZE, Reply, Request, ReturnCode};
 use crate::Effect;
-use crate::event::{InterruptMode, Overflow, RECORD_LEN};
-use crate::memdev::Memdev;
+use crate::event::{EventLogs, InterruptMode, Overflow, RECORD_LEN};
+
+/// A component with event logs.
+pub(crate) trait Logging {
+    /// Them.
+    fn logs(&self) -> &EventLogs;
+    /// Them, to be changed.
+    fn logs_mut(&mut self) -> &mut EventLogs;
+}
 
 /// Get Event Records (section 8.2.9.2.2).
-pub(super) struct GetEventRecords;
+pub(crate) struct GetEventRecords;
 
 /// Names a log.
-pub(super) struct EventLogRequest {
+pub(crate) struct EventLogRequest {
     log: u8,
 }
 
@@ -19,7 +26,7 @@ impl Request for EventLogRequest {
     }
 }
 
-pub(super) struct EventRecords {
+pub(crate) struct EventRecords {
     overflow: Overflow,
     /// There are more than these.
     more: bool,
@@ -45,18 +52,18 @@ impl Reply for EventRecords {
     }
 }
 
-impl Command for GetEventRecords {
+impl<D: Logging> Command<D> for GetEventRecords {
     const OPCODE: u16 = 0x0100;
     const EFFECTS: CommandEffects = CommandEffects::NONE;
     type Request = EventLogRequest;
     type Reply = EventRecords;
 
     fn run(
-        memdev: &mut Memdev,
+        device: &mut D,
         request: EventLogRequest,
         _: &mut Vec<Effect>,
     ) -> Result<EventRecords, ReturnCode> {
-        let log = memdev.events().numbered(request.log);
+        let log = device.logs().numbered(request.log);
         let log = log.ok_or(ReturnCode::InvalidInput)?;
         Ok(EventRecords {
             overflow: log.overflow(),
@@ -67,9 +74,9 @@ impl Command for GetEventRecords {
 }
 
 /// Clear Event Records (section 8.2.9.2.3).
-pub(super) struct ClearEventRecords;
+pub(crate) struct ClearEventRecords;
 
-pub(super) struct ClearRequest {
+pub(crate) struct ClearRequest {
     log: u8,
     flags: u8,
     handles: Vec<u16>,
@@ -92,18 +99,14 @@ impl Request for ClearRequest {
     }
 }
 
-impl Command for ClearEventRecords {
+impl<D: Logging> Command<D> for ClearEventRecords {
     const OPCODE: u16 = 0x0101;
     const EFFECTS: CommandEffects = CommandEffects::IMMEDIATE_LOG;
     type Request = ClearRequest;
     type Reply = ();
 
-    fn run(
-        memdev: &mut Memdev,
-        request: ClearRequest,
-        _: &mut Vec<Effect>,
-    ) -> Result<(), ReturnCode> {
-        let log = memdev.events_mut().numbered_mut(request.log);
+    fn run(device: &mut D, request: ClearRequest, _: &mut Vec<Effect>) -> Result<(), ReturnCode> {
+        let log = device.logs_mut().numbered_mut(request.log);
         let log = log.ok_or(ReturnCode::InvalidInput)?;
         match request.flags & ClearRequest::ALL {
             0 if request.handles.is_empty() => Err(ReturnCode::InvalidInput),
@@ -115,10 +118,10 @@ impl Command for ClearEventRecords {
 }
 
 /// Get Event Interrupt Policy (section 8.2.9.2.4).
-pub(super) struct GetInterruptPolicy;
+pub(crate) struct GetInterruptPolicy;
 
 /// One byte per log: mode in bits 1:0, message number in bits 7:4. The one of dynamic capacity may be left out.
-pub(super) struct InterruptPolicy(Vec<u8>);
+pub(crate) struct InterruptPolicy(Vec<u8>);
 
 impl Reply for InterruptPolicy {
     fn encode(&self, output: &mut Vec<u8>) {
@@ -138,14 +141,14 @@ const MODE_MASK: u8 = 0b11;
 const MODE_NONE: u8 = 0;
 const MODE_MSI: u8 = 1;
 
-impl Command for GetInterruptPolicy {
+impl<D: Logging> Command<D> for GetInterruptPolicy {
     const OPCODE: u16 = 0x0102;
     const EFFECTS: CommandEffects = CommandEffects::NONE;
     type Request = ();
     type Reply = InterruptPolicy;
 
-    fn run(memdev: &mut Memdev, _: (), _: &mut Vec<Effect>) -> Result<InterruptPolicy, ReturnCode> {
-        let logs = memdev.events().all();
+    fn run(device: &mut D, _: (), _: &mut Vec<Effect>) -> Result<InterruptPolicy, ReturnCode> {
+        let logs = device.logs().all();
         let settings = logs.map(|log| match log.mode() {
             InterruptMode::None => MODE_NONE,
             InterruptMode::Msi => MODE_MSI | log.vector() << 4,
@@ -157,20 +160,20 @@ impl Command for GetInterruptPolicy {
 /// Set Event Interrupt Policy (section 8.2.9.2.5).
 ///
 /// The device has no firmware interrupts, so a log notifies by MSI or not at all.
-pub(super) struct SetInterruptPolicy;
+pub(crate) struct SetInterruptPolicy;
 
-impl Command for SetInterruptPolicy {
+impl<D: Logging> Command<D> for SetInterruptPolicy {
     const OPCODE: u16 = 0x0103;
     const EFFECTS: CommandEffects = CommandEffects::IMMEDIATE_POLICY;
     type Request = InterruptPolicy;
     type Reply = ();
 
     fn run(
-        memdev: &mut Memdev,
+        device: &mut D,
         InterruptPolicy(settings): InterruptPolicy,
         _: &mut Vec<Effect>,
     ) -> Result<(), ReturnCode> {
-        if settings.len() > memdev.events().all().count() {
+        if settings.len() > device.logs().all().count() {
             return Err(ReturnCode::InvalidPayloadLength);
         }
         let modes = settings.iter().map(|setting| match setting & MODE_MASK {
@@ -179,7 +182,7 @@ impl Command for SetInterruptPolicy {
             _ => Err(ReturnCode::InvalidInput),
         });
         let modes = modes.collect::<Result<Vec<_>, _>>()?;
-        for (log, mode) in memdev.events_mut().all_mut().zip(modes) {
+        for (log, mode) in device.logs_mut().all_mut().zip(modes) {
             log.set_mode(mode);
         }
         Ok(())

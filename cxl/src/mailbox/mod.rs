@@ -7,7 +7,7 @@
 mod alert;
 mod background;
 pub(crate) mod dynamic;
-mod events;
+pub(crate) mod events;
 mod features;
 mod firmware;
 mod health;

@@ -18,6 +18,7 @@ use std::fmt;
 
 use crate::cci::Identity;
 use crate::event::{Event, EventFlags, EventKind, EventLogs, MemoryModule, Severity};
+use crate::mailbox::events::Logging;
 use crate::mailbox::timestamp::Timed;
 use crate::mailbox::vendor::FIRST_OPCODE;
 use crate::mailbox::{Entry, ReturnCode};
@@ -317,10 +318,6 @@ impl Memdev {
         &self.events
     }
 
-    pub(crate) fn events_mut(&mut self) -> &mut EventLogs {
-        &mut self.events
-    }
-
     /// Logs an event with the current timestamp, and notifies the host if it asked for that.
     pub fn log_event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
         let timestamp = self.timestamp();
@@ -395,6 +392,16 @@ impl Memdev {
         self.poison.remove(0, self.partition().volatile);
         let capacity = self.capacity();
         self.poison.remove(capacity, u64::MAX);
+    }
+}
+
+impl Logging for Memdev {
+    fn logs(&self) -> &EventLogs {
+        &self.events
+    }
+
+    fn logs_mut(&mut self) -> &mut EventLogs {
+        &mut self.events
     }
 }
 

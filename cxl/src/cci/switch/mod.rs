@@ -3,6 +3,7 @@
 //! A switch knows its ports from whoever asks it to [execute](SwitchRegisters::execute) a command; what a command does to
 //! them, or to what is behind them, is an [`Action`] for whoever asked.
 
+mod events;
 mod mld_port;
 mod physical;
 mod registers;
@@ -22,6 +23,10 @@ use super::information::{
 use super::link::LinkState;
 use super::logs::{GetLog, GetSupportedLogs};
 use super::message::Message;
+use crate::event::EventLogs;
+use crate::mailbox::events::{
+    ClearEventRecords, GetEventRecords, GetInterruptPolicy, SetInterruptPolicy,
+};
 use crate::mailbox::timestamp::{GetTimestamp, SetTimestamp, Timed};
 use crate::mailbox::{Entry, ReturnCode};
 use crate::memdev::{BackgroundStatus, Clock, timestamp};
@@ -36,6 +41,8 @@ pub struct SwitchConfig {
     pub decoders: u8,
     /// MSI message number of the mailbox, 0 to 15.
     pub mailbox_vector: u8,
+    /// The same of the event logs.
+    pub event_vector: u8,
     /// For timestamps.
     pub clock: Clock,
 }
@@ -84,6 +91,17 @@ pub enum UnbindOption {
     SurpriseHotRemove,
 }
 
+/// Registers of a downstream port that records of its events repeat (PCI Express 6.0, 7.5.3); zero where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortRegisters {
+    /// Link Control.
+    pub link_control: u16,
+    /// Slot Control.
+    pub slot_control: u16,
+    /// Slot Status.
+    pub slot_status: u16,
+}
+
 /// A physical port as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -95,6 +113,8 @@ pub struct Port {
     pub attached: Option<Attached>,
     /// Whether the host has it.
     pub binding: Binding,
+    /// What its registers say.
+    pub registers: PortRegisters,
 }
 
 impl Port {
@@ -177,8 +197,9 @@ pub enum Action {
 /// A switch, as its commands see it.
 pub(super) struct Switch {
     config: SwitchConfig,
-    /// As they were when the command began.
+    /// As they were when somebody looked last.
     ports: Vec<Port>,
+    events: EventLogs,
     /// What the command asks for.
     action: Option<Action>,
     /// What the longest answer is, as a power of two.
@@ -207,6 +228,7 @@ impl fmt::Debug for Switch {
 impl Switch {
     fn new(config: SwitchConfig) -> Self {
         Self {
+            events: EventLogs::new([config.event_vector; 4], None),
             config,
             ports: Vec::new(),
             action: None,
@@ -220,6 +242,7 @@ impl Switch {
         self.response_limit = NO_LIMIT;
         self.timestamp = None;
         self.background = None;
+        self.events.reset();
     }
 
     fn port(&self, id: u8) -> Option<&Port> {
@@ -291,11 +314,15 @@ struct Commands;
 
 impl CommandSet<Switch> for Commands {
     fn entries() -> Box<dyn Iterator<Item = &'static Entry<Switch>>> {
-        static ENTRIES: [Entry<Switch>; 18] = [
+        static ENTRIES: [Entry<Switch>; 22] = [
             Entry::of::<Identify>(),
             Entry::of::<BackgroundOperationStatus>(),
             Entry::of::<GetResponseLimit>(),
             Entry::of::<SetResponseLimit>(),
+            Entry::of::<GetEventRecords>(),
+            Entry::of::<ClearEventRecords>(),
+            Entry::of::<GetInterruptPolicy>(),
+            Entry::of::<SetInterruptPolicy>(),
             Entry::of::<GetTimestamp>(),
             Entry::of::<SetTimestamp>(),
             Entry::of::<GetSupportedLogs<Commands>>(),

@@ -97,7 +97,7 @@ fn device_type(attached: Attached) -> u8 {
     }
 }
 
-fn encode_port(port: &Port, output: &mut Vec<u8>) {
+pub(super) fn encode_port(port: &Port, output: &mut Vec<u8>) {
     /// As a mode, and as the bit of it: flits of 68 bytes, and virtual hierarchies.
     const MODE_68B_VH: u8 = 2;
     const SUPPORTS_68B_VH: u8 = 1 << 1;

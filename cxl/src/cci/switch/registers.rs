@@ -18,6 +18,8 @@ pub struct SwitchRegisters {
     mailbox: MailboxRegisters,
     /// The command that has begun is a message to another component.
     is_tunnel: bool,
+    /// The command that has begun binds or unbinds this port.
+    binds: Option<u8>,
 }
 
 impl SwitchRegisters {
@@ -33,6 +35,7 @@ impl SwitchRegisters {
             array: capability_array(SWITCH, &structures),
             mailbox: MailboxRegisters::default(),
             is_tunnel: false,
+            binds: None,
         }
     }
 
@@ -56,10 +59,12 @@ impl SwitchRegisters {
             is_busy,
             background,
         };
-        access::read(offset, data, |offset| {
-            self.mailbox
+        access::read(offset, data, |offset| match offset {
+            spec::DEVICE_STATUS => self.switch.events.status(),
+            _ => self
+                .mailbox
                 .register(offset, &behind)
-                .unwrap_or_else(|| array_register(&self.array, offset))
+                .unwrap_or_else(|| array_register(&self.array, offset)),
         });
     }
 
@@ -75,7 +80,7 @@ impl SwitchRegisters {
         if !self.mailbox.is_rung() {
             return None;
         }
-        self.switch.ports = ports;
+        self.switch.look(ports, effects);
         let (opcode, input) = self.mailbox.command();
         let result = input.and_then(|input| {
             run_one_of(
@@ -87,6 +92,10 @@ impl SwitchRegisters {
             )
         });
         let action = self.switch.action.take();
+        self.binds = match action {
+            Some(Action::Bind { port } | Action::Unbind { port, .. }) => Some(port),
+            _ => None,
+        };
         self.is_tunnel = matches!(action, Some(Action::Tunnel { .. }));
         if action.is_none() {
             self.finish(result, effects);
@@ -109,14 +118,16 @@ impl SwitchRegisters {
                 opcode,
                 is_running: true,
             });
+        } else if let (Some(port), Err(_)) = (self.binds, &result) {
+            self.switch.log_failure(port, effects);
         }
         self.finish(result, effects);
     }
 
-    /// The binding of a port has changed, and all are like that now. If that was the end of the operation in the background,
+    /// A port has changed, and all are like that now. That is logged, and if it was the end of the operation in the background,
     /// software is told.
     pub fn observe(&mut self, ports: Vec<Port>, effects: &mut Vec<Effect>) {
-        self.switch.ports = ports;
+        self.switch.look(ports, effects);
         let goes_on = self.switch.is_changing();
         let running = self.switch.background.as_mut();
         let Some(ended) = running.filter(|running| running.is_running && !goes_on) else {

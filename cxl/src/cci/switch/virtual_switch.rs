@@ -5,8 +5,8 @@
 //! The host is told as of a card that comes and goes: a port is bound by a Managed Hot-Add (sections 7.6.6.5 and 9.9), whose
 //! button is pressed for a slot that is off, and unbound as the option of the command says.
 //!
-//! There is no event log to tell when a port has been bound or unbound: Background Operation Status does, and the interrupt at
-//! the end of a background operation.
+//! When a port has been bound or unbound the informational event log says so, and Background Operation Status with the interrupt
+//! at the end of a background operation.
 
 use super::{Action, Binding, Port, Switch, UnbindOption};
 use crate::Effect;
@@ -43,24 +43,28 @@ struct Info {
     list: Vec<Port>,
 }
 
+/// How a bridge is bound (table 7-34): its status, and port and logical device where it is.
+pub(super) fn encode_binding(port: &Port) -> [u8; 3] {
+    const UNBOUND: u8 = 0;
+    const IN_PROGRESS: u8 = 1;
+    const BOUND_PORT: u8 = 2;
+    const BOUND_LD: u8 = 3;
+    const NO_LD: u8 = 0xff;
+    match (port.binding, port.logical_devices()) {
+        (Binding::Unbound, _) => [UNBOUND, 0, NO_LD],
+        (Binding::BeingBound | Binding::Unbinding, _) => [IN_PROGRESS, 0, NO_LD],
+        (Binding::Bound, Some((_, own))) => [BOUND_LD, port.id, own],
+        (Binding::Bound, None) => [BOUND_PORT, port.id, NO_LD],
+    }
+}
+
 impl Info {
     fn encode(&self, output: &mut Vec<u8>) {
         const ENABLED: u8 = 1;
-        const UNBOUND: u8 = 0;
-        const IN_PROGRESS: u8 = 1;
-        const BOUND_PORT: u8 = 2;
-        const BOUND_LD: u8 = 3;
-        const NO_LD: u8 = 0xff;
         output.extend([VCS_ID, ENABLED, self.upstream, self.vppbs]);
         for port in &self.list {
-            // The port is told where the bridge is bound to it.
-            let (status, id, ld) = match (port.binding, port.logical_devices()) {
-                (Binding::Unbound, _) => (UNBOUND, 0, NO_LD),
-                (Binding::BeingBound | Binding::Unbinding, _) => (IN_PROGRESS, 0, NO_LD),
-                (Binding::Bound, Some((_, own))) => (BOUND_LD, port.id, own),
-                (Binding::Bound, None) => (BOUND_PORT, port.id, NO_LD),
-            };
-            output.extend([status, id, ld, 0]);
+            output.extend(encode_binding(port));
+            output.push(0);
         }
     }
 }

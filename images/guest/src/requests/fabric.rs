@@ -2,7 +2,7 @@
 
 use super::dynamic_capacity::dynamic_capacity;
 use super::memory_device::{SWITCH, TYPE_3, information, managed};
-use super::{Client, logs, settings};
+use super::{Client, logs, media, settings};
 use crate::interface::{INVALID_INPUT, Interface, RETRY_REQUIRED, TUNNEL, Target, Tunnel, field};
 use anyhow::{Context, Result, ensure};
 
@@ -35,6 +35,8 @@ const SINGLE: u8 = 4;
 const SEVERAL: u8 = 5;
 /// In the state of a port: what is behind it is held in reset.
 const IN_RESET: u64 = 1 << 1;
+/// Beginning of the UUID of records about physical ports.
+const PHYSICAL_SWITCH: [u8; 4] = [0x77, 0xcf, 0x92, 0x71];
 /// From the first logical device, or head, to the last.
 const ALL: [u8; 2] = [0, 0xff];
 
@@ -49,7 +51,11 @@ pub fn switch(interface: &dyn Interface, spare: u8) -> Result<()> {
     limit(&client)?;
     settings::timestamp(&client)?;
     logs::logs(&client)?;
-    reset(&client, spare)?;
+    let event = media::event_of(&client, || reset(&client, spare))?;
+    ensure!(
+        event.starts_with(&PHYSICAL_SWITCH) && event[0x30..0x32] == [spare, 0],
+        "a reset is no link state change: {event:02x?}"
+    );
     // There is no such switch to bind a port of, nor to unbind one of.
     client.refused(
         BIND_VPPB,

@@ -77,31 +77,59 @@ fn clear(client: &Client<'_>, dpa: u64) -> Result<()> {
     Ok(())
 }
 
-/// Injected poison is an event for whoever looks, while the host's driver is not told.
+/// How a log notifies.
+const NO_INTERRUPT: u8 = 0;
+const MSI: u8 = 1;
+
+/// Injected poison is an event for whoever looks.
 pub(super) fn events(client: &Client<'_>, device: &MemoryDevice) -> Result<()> {
+    let dpa = device.total - LINE;
+    let event = event_of(client, || inject(client, dpa))?;
+    let address = field(&event, 0x30, 8)? & !(LINE - 1);
+    ensure!(address == dpa, "an event at {address:#x}, not {dpa:#x}");
+    clear(client, dpa)
+}
+
+/// The last record of the informational log after `act`, while whoever drives the component is not told. The log is empty then.
+pub(super) fn event_of(client: &Client<'_>, act: impl FnOnce() -> Result<()>) -> Result<Vec<u8>> {
     let policy = client.ask(GET_EVENT_INTERRUPT_POLICY, &[])?;
     ensure!(policy.len() >= 4, "a policy of {} logs", policy.len());
-    let silent = vec![0; policy.len()];
-    client.tell(SET_EVENT_INTERRUPT_POLICY, &silent)?;
-    ensure!(client.ask(GET_EVENT_INTERRUPT_POLICY, &[])? == silent);
+    for mode in [MSI, NO_INTERRUPT] {
+        client.tell(SET_EVENT_INTERRUPT_POLICY, &vec![mode; policy.len()])?;
+        let now = client.ask(GET_EVENT_INTERRUPT_POLICY, &[])?;
+        let is_set = now.iter().all(|setting| setting & 3 == mode);
+        ensure!(is_set, "mode {mode} gives a policy of {now:02x?}");
+    }
 
-    let dpa = device.total - LINE;
-    inject(client, dpa)?;
-    let log = client.ask(GET_EVENT_RECORDS, &[INFORMATIONAL])?;
-    let records = records(&log, 0x14, EVENT)?;
-    let last = records.last().context("no event")?;
-    let address = field(last, 0x30, 8)? & !(LINE - 1);
-    ensure!(address == dpa, "an event at {address:#x}, not {dpa:#x}");
-    let mut request = vec![INFORMATIONAL, 0, records.len() as u8, 0, 0, 0];
-    request.extend(records.iter().flat_map(|record| &record[0x14..0x16]));
-    client.tell(CLEAR_EVENT_RECORDS, &request)?;
+    take_events(client)?;
+    act()?;
+    let events = take_events(client)?;
     let left = client.ask_for(GET_EVENT_RECORDS, &[INFORMATIONAL], HEADER)?;
     ensure!(field(&left, 0x14, 2)? == 0);
-    clear(client, dpa)?;
 
     client.tell(SET_EVENT_INTERRUPT_POLICY, &policy)?;
     ensure!(client.ask(GET_EVENT_INTERRUPT_POLICY, &[])? == policy);
-    Ok(())
+    events.last().cloned().context("no event")
+}
+
+/// Reads and clears all records of the informational log.
+fn take_events(client: &Client<'_>) -> Result<Vec<Vec<u8>>> {
+    let mut events: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let log = client.ask(GET_EVENT_RECORDS, &[INFORMATIONAL])?;
+        let records = records(&log, 0x14, EVENT)?;
+        let Some(first) = records.first() else {
+            return Ok(events);
+        };
+        ensure!(
+            !events.iter().any(|event| event == first),
+            "a record that was cleared is still there"
+        );
+        let mut request = vec![INFORMATIONAL, 0, records.len() as u8, 0, 0, 0];
+        request.extend(records.iter().flat_map(|record| &record[0x14..0x16]));
+        client.tell(CLEAR_EVENT_RECORDS, &request)?;
+        events.extend(records.iter().map(|record| record.to_vec()));
+    }
 }
 
 /// A scan finds what is bad, and another is aborted.

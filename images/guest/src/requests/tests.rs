@@ -4,7 +4,7 @@ use super::{fabric, memory_device};
 use crate::interface::{Interface, SUCCESS};
 use anyhow::Result;
 use cxl::cci::{
-    Action, Attached, Binding, Identity, LinkState, Port, PortControl, SwitchConfig,
+    Action, Attached, Binding, Identity, LinkState, Port, PortControl, PortRegisters, SwitchConfig,
     SwitchRegisters,
 };
 use cxl::mailbox::{ReturnCode, dispatch};
@@ -228,6 +228,7 @@ impl Switch {
             upstream: UPSTREAM,
             decoders: 10,
             mailbox_vector: 0,
+            event_vector: 1,
             clock: time.clock(),
         });
         Self {
@@ -253,6 +254,7 @@ impl Switch {
                 0 => Binding::Unbound,
                 _ => Binding::Bound,
             },
+            registers: PortRegisters::default(),
         };
         let links = self.links.borrow();
         let upstream = Port {
@@ -260,6 +262,7 @@ impl Switch {
             link: UP,
             attached: None,
             binding: Binding::Bound,
+            registers: PortRegisters::default(),
         };
         let downstream = (0..).zip(links.iter().zip(attached)).map(port);
         [upstream].into_iter().chain(downstream).collect()
@@ -321,8 +324,9 @@ fn a_switch_and_what_is_behind_it_do_all_that_the_library_asks_for() {
 #[test]
 fn a_switch_that_does_not_do_what_it_says_is_told() {
     for opcode in [
-        0x0001, 0x0002, 0x0003, 0x0004, 0x0300, 0x0301, 0x0400, 0x0401, 0x5100, 0x5101, 0x5102,
-        0x5104, 0x5201, 0x5202, 0x5300, 0x5600, 0x5601, 0x5602, 0x5603, 0x5604, 0x5605,
+        0x0001, 0x0002, 0x0003, 0x0004, 0x0100, 0x0101, 0x0102, 0x0103, 0x0300, 0x0301, 0x0400,
+        0x0401, 0x5100, 0x5101, 0x5102, 0x5104, 0x5201, 0x5202, 0x5300, 0x5600, 0x5601, 0x5602,
+        0x5603, 0x5604, 0x5605,
     ] {
         let deaf = Deaf {
             interface: &Switch::new(),
