@@ -5,7 +5,7 @@ use crate::memdev::Memdev;
 use crate::memdev::dynamic::{DynamicRegion, Extent, MOST_EXTENTS};
 use crate::{CAPACITY_UNIT, Effect};
 
-fn has_regions(memdev: &Memdev) -> bool {
+pub(crate) fn has_regions(memdev: &Memdev) -> bool {
     !memdev.dynamic_regions().is_empty()
 }
 
@@ -30,9 +30,23 @@ pub(super) struct Configuration {
     extents_left: u32,
 }
 
-impl Configuration {
-    /// Flags of a region: what is released is emptied.
+/// A region, with what stands in the place where a host finds the handle of its DSMAS: 40 bytes.
+pub(crate) fn encode_region(region: &DynamicRegion, handle: u32, output: &mut Vec<u8>) {
+    /// What is released is emptied.
     const SANITIZE_ON_RELEASE: u8 = 1 << 0;
+    output.extend(region.base.to_le_bytes());
+    output.extend((region.decode_len / CAPACITY_UNIT).to_le_bytes());
+    output.extend(region.len.to_le_bytes());
+    output.extend(region.block_size.to_le_bytes());
+    output.extend(handle.to_le_bytes());
+    output.extend([SANITIZE_ON_RELEASE, 0, 0, 0]);
+}
+
+/// How many extents there can be, and can be more; as many tags.
+pub(crate) fn encode_limits(extents_left: u32, output: &mut Vec<u8>) {
+    for count in [MOST_EXTENTS as u32, extents_left].repeat(2) {
+        output.extend(count.to_le_bytes());
+    }
 }
 
 impl Reply for Configuration {
@@ -40,17 +54,9 @@ impl Reply for Configuration {
         output.extend([self.total, self.regions.len() as u8]);
         output.extend([0; 6]);
         for region in &self.regions {
-            output.extend(region.base.to_le_bytes());
-            output.extend((region.decode_len / CAPACITY_UNIT).to_le_bytes());
-            output.extend(region.len.to_le_bytes());
-            output.extend(region.block_size.to_le_bytes());
-            output.extend(u32::from(region.dsmas).to_le_bytes());
-            output.extend([Self::SANITIZE_ON_RELEASE, 0, 0, 0]);
+            encode_region(region, region.dsmas.into(), output);
         }
-        // Extents there can be, and can be more; as many tags.
-        for count in [MOST_EXTENTS as u32, self.extents_left].repeat(2) {
-            output.extend(count.to_le_bytes());
-        }
+        encode_limits(self.extents_left, output);
     }
 }
 
@@ -69,14 +75,9 @@ impl Command for GetConfiguration {
         request: ConfigurationRequest,
         _: &mut Vec<Effect>,
     ) -> Result<Configuration, ReturnCode> {
-        let regions = memdev.dynamic_regions();
-        let rest = regions.get(usize::from(request.start)..);
-        let rest = rest
-            .filter(|rest| !rest.is_empty())
-            .ok_or(ReturnCode::InvalidInput)?;
         Ok(Configuration {
-            total: regions.len() as u8,
-            regions: rest.iter().copied().take(request.count.into()).collect(),
+            total: memdev.dynamic_regions().len() as u8,
+            regions: memdev.list_regions(request.start, request.count)?,
             extents_left: memdev.extents_left() as u32,
         })
     }
@@ -162,15 +163,10 @@ impl Command for GetExtentList {
         request: ExtentListRequest,
         _: &mut Vec<Effect>,
     ) -> Result<ExtentList, ReturnCode> {
-        let extents = memdev.extents();
-        let [start, count] = [request.start, request.count]
-            .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
-        let rest = extents.get(start..).ok_or(ReturnCode::InvalidInput)?;
-        let most = count.min(ExtentList::MAX);
         Ok(ExtentList {
-            total: extents.len() as u32,
+            total: memdev.extents().len() as u32,
             generation: memdev.extents_generation(),
-            extents: rest.iter().copied().take(most).collect(),
+            extents: memdev.list_extents(request.start, request.count, ExtentList::MAX)?,
         })
     }
 }

@@ -112,6 +112,39 @@ impl Memdev {
         &self.config.dynamic
     }
 
+    /// The regions from number `start` on, `count` at most.
+    ///
+    /// # Errors
+    /// [`ReturnCode::InvalidInput`] if there are not so many.
+    pub(crate) fn list_regions(
+        &self,
+        start: u8,
+        count: u8,
+    ) -> Result<Vec<DynamicRegion>, ReturnCode> {
+        let rest = self.config.dynamic.get(usize::from(start)..);
+        let rest = rest
+            .filter(|rest| !rest.is_empty())
+            .ok_or(ReturnCode::InvalidInput)?;
+        Ok(rest.iter().copied().take(count.into()).collect())
+    }
+
+    /// The host's extents from number `start` on, `count` and `most` at most.
+    ///
+    /// # Errors
+    /// [`ReturnCode::InvalidInput`] beyond the last.
+    pub(crate) fn list_extents(
+        &self,
+        start: u32,
+        count: u32,
+        most: usize,
+    ) -> Result<Vec<Extent>, ReturnCode> {
+        let [start, count] =
+            [start, count].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        let rest = self.extents.accepted.get(start..);
+        let rest = rest.ok_or(ReturnCode::InvalidInput)?;
+        Ok(rest.iter().copied().take(count.min(most)).collect())
+    }
+
     /// Bytes of device address space: the capacity, and the regions with dynamic capacity behind it.
     pub fn address_space(&self) -> u64 {
         let last = self.config.dynamic.last();

@@ -4,12 +4,14 @@
 //! hosts, so there are no references to tags, 0x5606 to 0x5608, nor is there shared access to enable. Whatever is released
 //! is emptied.
 
-use crate::mailbox::dynamic::{EXTENT_LEN, decode_extent, encode_extent};
+use crate::mailbox::dynamic::{
+    EXTENT_LEN, decode_extent, encode_extent, encode_limits, encode_region, has_regions,
+};
 use crate::mailbox::{
     Command, CommandEffects, Entry, Input, PAYLOAD_SIZE, Reply, Request, ReturnCode,
 };
 use crate::memdev::Memdev;
-use crate::memdev::dynamic::{DynamicRegion, Extent, MOST_EXTENTS, MOST_REGIONS};
+use crate::memdev::dynamic::{DynamicRegion, Extent, MOST_REGIONS};
 use crate::{CAPACITY_UNIT, Effect};
 
 /// All of them.
@@ -25,10 +27,6 @@ pub(super) static ENTRIES: [Entry; 6] = [
 /// Extents come and go.
 const CHANGES: CommandEffects =
     CommandEffects::IMMEDIATE_CONFIGURATION.and(CommandEffects::IMMEDIATE_DATA);
-
-fn has_regions(memdev: &Memdev) -> bool {
-    !memdev.dynamic_regions().is_empty()
-}
 
 /// This host's number.
 fn own_host(memdev: &Memdev) -> u16 {
@@ -175,17 +173,10 @@ impl Reply for Configuration {
         output.extend(self.host.to_le_bytes());
         output.extend([self.total, self.regions.len() as u8]);
         for region in &self.regions {
-            output.extend(region.base.to_le_bytes());
-            output.extend((region.decode_len / CAPACITY_UNIT).to_le_bytes());
-            output.extend(region.len.to_le_bytes());
-            output.extend(region.block_size.to_le_bytes());
-            // Attributes, of which it has none; sanitized on release.
-            output.extend([0, 0, 0, 0, 1, 0, 0, 0]);
+            // Its attributes, of which it has none.
+            encode_region(region, 0, output);
         }
-        // Extents there can be, and can be more; as many tags.
-        for count in [MOST_EXTENTS as u32, self.extents_left].repeat(2) {
-            output.extend(count.to_le_bytes());
-        }
+        encode_limits(self.extents_left, output);
     }
 }
 
@@ -205,15 +196,10 @@ impl Command for GetConfiguration {
         _: &mut Vec<Effect>,
     ) -> Result<Configuration, ReturnCode> {
         check_host(memdev, request.host)?;
-        let regions = memdev.dynamic_regions();
-        let rest = regions.get(usize::from(request.start)..);
-        let rest = rest
-            .filter(|rest| !rest.is_empty())
-            .ok_or(ReturnCode::InvalidInput)?;
         Ok(Configuration {
             host: request.host,
-            total: regions.len() as u8,
-            regions: rest.iter().copied().take(request.count.into()).collect(),
+            total: memdev.dynamic_regions().len() as u8,
+            regions: memdev.list_regions(request.start, request.count)?,
             extents_left: memdev.extents_left() as u32,
         })
     }
@@ -331,17 +317,12 @@ impl Command for GetExtentLists {
         _: &mut Vec<Effect>,
     ) -> Result<ExtentList, ReturnCode> {
         check_host(memdev, request.host)?;
-        let extents = memdev.extents();
-        let [start, count] = [request.start, request.count]
-            .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
-        let rest = extents.get(start..).ok_or(ReturnCode::InvalidInput)?;
-        let most = count.min(ExtentList::MAX);
         Ok(ExtentList {
             host: request.host,
             start: request.start,
-            total: extents.len() as u32,
+            total: memdev.extents().len() as u32,
             generation: memdev.extents_generation(),
-            extents: rest.iter().copied().take(most).collect(),
+            extents: memdev.list_extents(request.start, request.count, ExtentList::MAX)?,
         })
     }
 }

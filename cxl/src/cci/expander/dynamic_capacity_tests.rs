@@ -2,6 +2,7 @@ use super::super::tests::{Bench, device};
 use super::*;
 use crate::mailbox::tests::config;
 use crate::memdev::MemdevConfig;
+use crate::memdev::dynamic::MOST_EXTENTS;
 use crate::memdev::fabric::Sharing;
 
 const MIB: u64 = 1 << 20;
