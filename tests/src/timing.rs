@@ -15,7 +15,7 @@ const HARDWARE: &str = include_str!("timing.toml");
 
 /// MiB that the program jumps about in: many more than the processor has translations of. An emulated one forgets them each
 /// time that the guest is entered, so that a smaller program is slower right after each look of the sampler.
-const SIZE: u64 = 128;
+const SIZE: u64 = 208;
 /// Loads of a step.
 const LOADS: u32 = 2_000_000;
 /// Steps in which the first estimates get better, and those behind them that are measured.

@@ -177,7 +177,7 @@ impl Pacer {
             }
         };
         self.vcpus.release();
-        self.reckoner.lost(lost);
+        self.reckoner.stood_still(lost);
     }
 
     fn report(&self) -> control::Timing {

@@ -50,6 +50,8 @@ pub struct Reckoner {
     not_representable: u64,
     ran_ns: f64,
     overhead_ns: f64,
+    /// For how much longer the guest has stood still than it owed, and has not made up for since.
+    ahead_ns: f64,
     parallelism: f64,
 }
 
@@ -69,6 +71,7 @@ impl Reckoner {
             not_representable: 0,
             ran_ns: 0.0,
             overhead_ns: 0.0,
+            ahead_ns: 0.0,
             parallelism: 1.0,
         }
     }
@@ -92,6 +95,7 @@ impl Reckoner {
         };
         let penalty = self.kernel.epoch_among(run, demands, neighbours);
         self.debt.add(penalty.added_ns);
+        self.ahead_ns = self.debt.pay(self.ahead_ns);
         self.not_representable += u64::from(penalty.not_representable);
         let took = ran_ns + penalty.added_ns;
         self.stretch = took / ran_ns.max(1.0);
@@ -110,6 +114,16 @@ impl Reckoner {
         }
         self.epochs += 1;
         self.ran_ns += ran_ns;
+    }
+
+    /// The guest stood still for so much, ns. Who wakes up late has let it lose some of what it will owe next; of a delay by
+    /// more than what was owed the rest is overhead.
+    pub fn stood_still(&mut self, ns: f64) {
+        let owed = self.owed();
+        let beyond = self.debt.pay(ns);
+        let ahead = beyond.min(owed);
+        self.ahead_ns += ahead;
+        self.overhead_ns += beyond - ahead;
     }
 
     /// What the latest epoch takes on the topology over what it took, at least 1.
@@ -153,7 +167,7 @@ impl Reckoner {
             added: self.debt.added_ns(),
             paid: self.debt.paid_ns(),
             owed: self.debt.owed_ns(),
-            overhead: self.overhead_ns,
+            overhead: self.overhead_ns + self.ahead_ns,
             parallelism: self.parallelism,
             devices: devices
                 .map(|(latency, (&lines, (&bandwidth, &others)))| TimedDevice {
@@ -256,6 +270,32 @@ mod tests {
         assert!((report.paid + report.owed - report.added).abs() < 1e-3);
         assert!(report.overhead > 0.0 && report.owed > 0.0);
         assert_eq!((report.epochs, report.ran), (98, 98.0 * EPOCH));
+    }
+
+    #[test]
+    fn who_stood_still_for_too_long_is_ahead_by_as_much_but_not_by_more_than_it_owed() {
+        let mut reckoner = reckoner(HOST);
+        let epoch = |reckoner: &mut Reckoner| {
+            let before = reckoner.report().added;
+            reckoner.epoch(EPOCH, EPOCH, &reads(0.0, 1e4), &[]);
+            reckoner.report().added - before
+        };
+        let first = epoch(&mut reckoner);
+        reckoner.stood_still(1.25 * first);
+        assert_eq!(reckoner.owed(), 0.0);
+        assert!((reckoner.report().overhead / (0.25 * first) - 1.0).abs() < 1e-9);
+        let second = epoch(&mut reckoner);
+        assert!((reckoner.owed() / (second - 0.25 * first) - 1.0).abs() < 1e-9);
+        assert_eq!(reckoner.report().overhead, 0.0);
+        let owed = reckoner.owed();
+        reckoner.stood_still(10.0 * owed);
+        epoch(&mut reckoner);
+        let report = reckoner.report();
+        assert!((report.paid + report.owed - report.added).abs() < 1e-3);
+        assert!(
+            (report.overhead / (8.0 * owed) - 1.0).abs() < 1e-9,
+            "the rest"
+        );
     }
 
     #[test]
