@@ -155,8 +155,13 @@ fn the_power_button_reaches_the_guest(lab: &Lab) -> Result<()> {
         .script(
             r#"
 modprobe button 2>/dev/null
-for event in /sys/class/input/event*; do
-  grep -q "Power Button" $event/device/name && button=/dev/input/${event##*/}
+# The kernel shows it in its own time.
+for try in $(seq 100); do
+  for event in /sys/class/input/event*; do
+    grep -qs "Power Button" $event/device/name && button=/dev/input/${event##*/}
+  done
+  [ -n "$button" ] && [ -e "$button" ] && break
+  sleep 0.1
 done
 step ready
 head -c 24 $button >/dev/null && echo "@@BEGIN pressed" && echo "@@END pressed 0""#,
