@@ -3,8 +3,8 @@
 //! In phase 1 all that have caches stop and write them back; in phase 2 each device brings what is on the way to its persistent
 //! media there. A port waits for neither longer than its DVSEC says (section 8.1.6), and a device tells how long phase 2 takes
 //! it (section 8.1.7). Who is late in phase 1, or fails, makes phase 2 one with an error, so that each device knows that lines
-//! may be missing. A device whose flush fails, or of which the port has not heard in time, stays as dirty as its host said it
-//! was, and counts a dirty shutdown when it comes up again.
+//! may be missing. A persistent device that is told so, whose flush fails, or of which the port has not heard in time counts a
+//! dirty shutdown when it comes up again.
 
 use crate::dvsec::device::GpfTimeout;
 

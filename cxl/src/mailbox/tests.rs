@@ -486,14 +486,16 @@ fn only_a_power_cycle_without_a_flush_is_a_dirty_shutdown() {
     assert_eq!(effects, [Effect::NonVolatileChanged]);
     memdev.power_cycle();
     assert_eq!((count(memdev), memdev.shutdown_dirty()), (0, false));
-    // Of a device that its host has left clean nothing can be lost.
-    memdev.power_off(false, &mut effects);
-    memdev.power_cycle();
-    assert_eq!((count(memdev), memdev.shutdown_dirty()), (0, false));
+    // A flush that fails counts, whether the host has declared the state dirty or not.
+    for (declared, counted) in [(0, 1), (1, 2)] {
+        run(memdev, 0x4204, &[declared]).unwrap();
+        memdev.power_off(false, &mut effects);
+        memdev.power_cycle();
+        assert_eq!((count(memdev), memdev.shutdown_dirty()), (counted, false));
+    }
     run(memdev, 0x4204, &[1]).unwrap();
-    memdev.power_off(false, &mut effects);
     memdev.power_cycle();
-    assert_eq!((count(memdev), memdev.shutdown_dirty()), (1, false));
+    assert_eq!((count(memdev), memdev.shutdown_dirty()), (3, false));
 }
 
 #[test]

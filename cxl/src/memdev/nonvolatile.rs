@@ -59,11 +59,13 @@ impl Memdev {
         self.health.dirty_shutdowns = nonvolatile.dirty_shutdowns;
     }
 
-    /// The power goes. With all that was on the way to media flushed the shutdown is a clean one (section 9.8), else it is as
-    /// clean as its host said.
+    /// The power goes. With all that was on the way to media flushed the shutdown is a clean one; else a device with persistent
+    /// memory counts a dirty one, whatever its host said (section 9.8.2).
     pub fn power_off(&mut self, flushed: bool, effects: &mut Vec<Effect>) {
-        if flushed && self.shutdown_dirty() {
-            self.set_shutdown_dirty(false, effects);
+        let is_persistent = self.partition().persistent > 0;
+        let dirty = !flushed && (is_persistent || self.shutdown_dirty());
+        if dirty != self.shutdown_dirty() {
+            self.set_shutdown_dirty(dirty, effects);
         }
     }
 

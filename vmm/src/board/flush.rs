@@ -22,7 +22,7 @@ impl Board {
         let caches_lost = !self.stop_accelerators();
         if caches_lost {
             log::warn!(
-                "an accelerator has not stopped in time: expanders in use count a dirty shutdown"
+                "an accelerator has not stopped in time: persistent expanders count a dirty shutdown"
             );
         }
         let written = write();
