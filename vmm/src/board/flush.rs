@@ -28,14 +28,25 @@ impl Board {
         let written = write();
         let nodes: Vec<NodeId> = self.lock().expanders.keys().copied().collect();
         for node in nodes {
-            self.flush(node, caches_lost, written.is_ok());
+            let patience = patience(&self.lock(), node).phase2;
+            let phase2 = Phase2 {
+                caches_lost,
+                patience,
+                written: written.is_ok(),
+            };
+            self.flush(node, phase2);
         }
         written
     }
 
-    /// The power of one device goes, which its host has let go of.
+    /// The power of one device goes, which its host has let go of: no port waits for it.
     pub fn power_off_device(&self, node: NodeId) {
-        self.flush(node, false, true);
+        let phase2 = Phase2 {
+            caches_lost: false,
+            patience: u64::MAX,
+            written: true,
+        };
+        self.flush(node, phase2);
     }
 
     /// Phase 1: accelerators take up nothing more, and have ended what they were at before the ports above them give up.
@@ -61,13 +72,8 @@ impl Board {
     }
 
     /// Phase 2, as it comes to one device.
-    fn flush(&self, node: NodeId, caches_lost: bool, written: bool) {
+    fn flush(&self, node: NodeId, phase2: Phase2) {
         let mut state = self.lock();
-        let phase2 = Phase2 {
-            caches_lost,
-            patience: patience(&state, node).phase2,
-            written,
-        };
         let mut effects = Effects::new();
         state.hierarchy.with(node, &mut effects, |model, out| {
             if let Device::Type3(device) = model {
